@@ -1,0 +1,74 @@
+# Makefile - builds fp4moe out of tree in build/. Sources are found by wildcard, the ISA flags of a
+# kernel file come from its suffix: a new file or variant needs no edit here.
+#   make        libraries and programs      make test   tests that need only a compiler and CUnit
+#   make check  everything (installs what is missing; INSTALL=0 forbids)      make tune   this host
+CC     ?= cc
+CXX    ?= c++
+CFLAGS ?= -O2 -g
+B      := build
+VERSION := 0.1
+
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+WARN := -Wall -Wextra -Wmissing-prototypes -Wconversion -Werror
+BASE := -std=c11 -D_GNU_SOURCE $(WARN) -ffp-contract=off -fno-omit-frame-pointer -fPIC \
+        -fvisibility=hidden $(if $(findstring clang,$(shell $(CC) --version)),,-fno-ipa-icf) \
+        -Iinclude -Ikernels -Isrc -Iautotune
+COMPILE = $(CC) $(BASE) $(CFLAGS) $(CPPFLAGS) -MMD -MP
+
+# The CPU bits of each suffix; src/cpu.c tests for the same ones.
+AVX512           := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
+ISA_c            :=
+ISA_avx2         := -mavx2 -mfma -mf16c
+ISA_avx512       := $(AVX512)
+ISA_avx512vnni   := $(AVX512) -mavx512vnni
+ISA_avx512vbmi   := $(AVX512) -mavx512vnni -mavx512vbmi
+ISA_avx512bf16   := $(AVX512) -mavx512bf16
+SUFFIXES_x86_64  := c avx2 avx512 avx512vnni avx512vbmi avx512bf16
+SUFFIXES         := $(or $(SUFFIXES_$(ARCH)),c)
+
+KERNELS  := $(foreach s,$(SUFFIXES),$(wildcard kernels/*_$(s).c))
+CORE     := $(KERNELS) $(wildcard src/*.c)
+IO       := $(wildcard src/io/*.c)
+CLI      := $(wildcard src/cli/*.c) autotune/measure.c
+TUNER    := $(wildcard autotune/*.c)
+TESTS    := $(wildcard tests/check*.c)
+obj       = $(patsubst %.c,$(B)/%.o,$(1))
+
+LIBS     := -lm -lpthread
+IO_LIBS  := -ljansson
+Q        := $(if $(V),,@)
+say       = $(if $(V),,@echo "  $(1)	$@")
+
+all: $(B)/libfp4moe.a $(B)/libfp4moe.so $(B)/libfp4moe_io.a $(B)/libfp4moe_io.so \
+     $(B)/fp4moe $(B)/fp4moe-autotune
+
+$(B)/%.o: %.c Makefile
+	$(say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE) $(ISA_$(lastword $(subst _, ,$(basename $(notdir $<))))) -c $< -o $@
+
+$(B)/libfp4moe.a: $(call obj,$(CORE))
+$(B)/libfp4moe_io.a: $(call obj,$(IO))
+$(B)/%.a:
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(B)/libfp4moe.so: $(call obj,$(CORE)) src/fp4moe.map
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,libfp4moe.so.0 -Wl,--version-script=src/fp4moe.map \
+	    $(filter %.o,$^) $(LIBS) -o $@ && ln -sf libfp4moe.so $(B)/libfp4moe.so.0
+$(B)/libfp4moe_io.so: $(call obj,$(IO)) $(B)/libfp4moe.so src/fp4moe.map
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,libfp4moe_io.so.0 -Wl,--version-script=src/fp4moe.map \
+	    $(filter %.o,$^) -L$(B) -lfp4moe $(IO_LIBS) -o $@ && ln -sf libfp4moe_io.so $(B)/libfp4moe_io.so.0
+
+$(B)/fp4moe: $(call obj,$(CLI)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(LIBS) -o $@
+$(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(LIBS) -o $@
+$(B)/check: $(call obj,$(TESTS)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(IO_LIBS) $(LIBS) -o $@
+
+clean:
+	rm -rf $(B)
+
+.PHONY: all clean
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,333 @@
+/* fp4moe.h - mixture-of-experts layers of FP4 checkpoints (MXFP4, NVFP4) on CPUs.
+ *
+ * A context holds what layers share: threads, the selection table, the allocator. A layer holds
+ * the packed weights of its experts and the kernels chosen for it. A batch is one call: tokens,
+ * their expert ids and router weights in, the weighted sum of the experts' outputs out.
+ *
+ *   fp4moe_context_create -> fp4moe_layer_begin -> fp4moe_layer_set_expert (each) ->
+ *   fp4moe_layer_finish -> fp4moe_workspace_bytes -> fp4moe_layer_forward (often) -> destroy
+ *
+ * Rules that hold for every declaration here
+ *   Sizes are size_t; strides are in bytes and may exceed the row; matrices are row-major.
+ *   A pointer may be NULL only where its comment says what NULL means.
+ *   Extensible structs begin with struct_size: set it to sizeof the struct and zero the rest
+ *   (fields added by later versions read as zero).
+ *   A call that fails changes nothing, writes no output, and leaves one line about the reason in
+ *   fp4moe_error_detail() of the calling thread. The library never prints, exits or aborts.
+ *   The bits of an output never depend on the number of threads, nor on how work was scheduled. */
+#ifndef FP4MOE_H
+#define FP4MOE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FP4MOE_VERSION_MAJOR 0
+#define FP4MOE_VERSION_MINOR 1
+
+#if defined(__GNUC__)
+#define FP4MOE_API __attribute__((visibility("default")))
+#else
+#define FP4MOE_API
+#endif
+
+/* ---- Status */
+
+typedef enum fp4moe_status {
+  FP4MOE_OK = 0,
+  FP4MOE_INVALID,     /* an argument, file or override breaks its contract */
+  FP4MOE_UNSUPPORTED, /* well formed, but no class or kernel of this build serves it */
+  FP4MOE_NO_MEMORY,   /* an allocation failed */
+  FP4MOE_WORKSPACE,   /* the workspace is shorter than the call's minimum; detail has both sizes */
+  FP4MOE_SYSTEM       /* the operating system refused: a file, a thread; detail has errno's text */
+} fp4moe_status;
+
+/* "OK", "INVALID", ...; a constant string for any value. */
+FP4MOE_API const char *fp4moe_status_name(fp4moe_status status);
+
+/* The reason of the calling thread's last failure: one line, "" before the first. Owned by the
+ * library, valid until this thread's next failing call. */
+FP4MOE_API const char *fp4moe_error_detail(void);
+
+/* ---- Words */
+
+typedef enum fp4moe_dtype {
+  FP4MOE_F32 = 0,
+  FP4MOE_F16,
+  FP4MOE_BF16,
+  FP4MOE_I32,
+  FP4MOE_I64
+} fp4moe_dtype;
+
+/* Weight formats. Two E2M1 codes a byte, the low nibble is the even k.
+ *   MXFP4  w = e2m1 * 2^(s - 127): one E8M0 byte s per 32 k (OCP Microscaling Formats 1.0)
+ *   NVFP4  w = e2m1 * e4m3 * global: one E4M3FN byte per 16 k, one FP32 global a projection */
+typedef enum fp4moe_format { FP4MOE_MXFP4 = 0, FP4MOE_NVFP4 } fp4moe_format;
+
+/* The precision class: what enters each matmul. The caller chooses it; the tuner never does.
+ *   F32   FP32 activations, FP32 sums: the reference grade
+ *   BF16  activations rounded to nearest-even BF16, weights exact, FP32 sums
+ *   INT8  activations int8 with one FP32 scale per 32 k, exact integer block sums in a canonical
+ *         order: the same bits on every ISA */
+typedef enum fp4moe_precision {
+  FP4MOE_PRECISION_F32 = 0,
+  FP4MOE_PRECISION_BF16,
+  FP4MOE_PRECISION_INT8
+} fp4moe_precision;
+
+typedef enum fp4moe_activation_kind {
+  FP4MOE_SILU = 0,   /* gated: g*sigmoid(g)*u, with limit L: g = min(g,L), u = clamp(u,-L,L)
+                        first; ungated: g*sigmoid(g) with g = min(g,L) */
+  FP4MOE_SWIGLU_OAI, /* g = min(g,L), u = clamp(u,-L,L); (u + beta) * g * sigmoid(alpha*g) */
+  FP4MOE_RELU2       /* max(x,0)^2, ungated only */
+} fp4moe_activation_kind;
+
+/* Every field counts: one that the kind does not have must be 0, else INVALID. */
+typedef struct fp4moe_activation {
+  fp4moe_activation_kind kind;
+  int gated;   /* 1: w13 has gate and up halves. 0: up only */
+  float alpha; /* SWIGLU_OAI: > 0 */
+  float beta;  /* SWIGLU_OAI */
+  float limit; /* SILU, SWIGLU_OAI: L > 0; 0 = no limit */
+} fp4moe_activation;
+
+/* ---- Context */
+
+typedef struct fp4moe_context fp4moe_context;
+
+/* Runs fn(arg, i) for every i in [0, n), each exactly once, on any threads and in any order, and
+ * returns when all have returned. One thread is enough: no i waits for another. Calls come one at
+ * a time from one forward call, but concurrently from concurrent forward calls. */
+typedef void fp4moe_parallel_for(void *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg);
+
+typedef struct fp4moe_context_desc {
+  size_t struct_size;
+  /* Selection table: a path; NULL: FP4MOE_TABLE, else $XDG_CACHE_HOME/fp4moe/table (or
+   * ~/.cache/fp4moe/table), else /etc/fp4moe/table, else none. A table that is refused costs speed
+   * only: fp4moe_context_table says why. A path given here that cannot be read is an error. */
+  const char *table;
+  /* Comma-separated globs over kernel names; each constrains the ops whose kernels it matches.
+   * NULL: FP4MOE_KERNEL, else no constraint. A glob that matches no kernel is INVALID. */
+  const char *kernels;
+  /* Most threads a call uses; 0: one per physical core allowed by affinity mask and CPU quota. */
+  size_t max_threads;
+  /* The caller's thread provider and its first argument; NULL: an own pool of pinned threads,
+   * created at the first call that wants them. */
+  fp4moe_parallel_for *parallel_for;
+  void *pool;
+  int no_pin; /* own pool: 1 leaves its threads where the system puts them */
+  /* Own pool: how long an idle thread spins before it sleeps, ns. 0: 50000. To sleep at once: 1. */
+  uint64_t spin_ns;
+  /* Memory for packed weights and handles: `alignment` is a power of two up to 2 MiB; NULL
+   * result: no memory. Both or neither; NULL: the library's own (huge pages where given). */
+  void *(*allocate)(void *user, size_t bytes, size_t alignment);
+  void (*release)(void *user, void *memory, size_t bytes);
+  void *allocate_user;
+  /* Receives one line (no newline) per notable event, such as a refused table; may be called
+   * from any thread that calls the library. NULL: lines are dropped. */
+  void (*log)(void *user, const char *line);
+  void *log_user;
+} fp4moe_context_desc;
+
+/* desc: NULL = all defaults. Environment read here, once: FP4MOE_CPU (highest ISA used: c, avx2,
+ * ..., avx512bf16), FP4MOE_KERNEL, FP4MOE_TABLE (path | only:path | none). A word that means
+ * nothing is INVALID. INVALID, NO_MEMORY, SYSTEM. The context outlives its layers. */
+FP4MOE_API fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc,
+                                               fp4moe_context **context);
+FP4MOE_API void fp4moe_context_destroy(fp4moe_context *context); /* NULL: nothing */
+
+/* Threads that a call uses when its batch names none. */
+FP4MOE_API size_t fp4moe_context_threads(const fp4moe_context *context);
+
+/* Reads the table again (path as in the desc). Layers finished or replanned later use it. A table
+ * that is refused leaves the context without one and is FP4MOE_OK; a path that cannot be read is
+ * SYSTEM and changes nothing. Safe beside calls that run; not beside another reload. */
+FP4MOE_API fp4moe_status fp4moe_context_reload_table(fp4moe_context *context, const char *path);
+
+/* One text about the table in use: its path and entries, or why there is none and each entry that
+ * was dropped. Written like snprintf: at most cap bytes with the final 0; *needed (may be NULL =
+ * not wanted) gets the full size without it. buf may be NULL when cap is 0. */
+FP4MOE_API fp4moe_status fp4moe_context_table(fp4moe_context *context, char *buf, size_t cap,
+                                              size_t *needed);
+
+/* ---- Layer */
+
+typedef struct fp4moe_layer fp4moe_layer;
+
+typedef struct fp4moe_layer_desc {
+  size_t struct_size;
+  size_t hidden;       /* H: K of gate/up, N of down. A multiple of 32 (MXFP4) or 16 (NVFP4) */
+  size_t intermediate; /* I: N of gate and of up, K of down. The same multiples */
+  size_t experts;      /* E: experts held here, 1..65536 */
+  fp4moe_format format;
+  fp4moe_precision precision;
+  fp4moe_activation activation;
+  /* 1: x * router weight enters gate/up and nothing is weighted at the end (Llama-4). Calls then
+   * have top_k 1, anything else is INVALID. */
+  int router_weight_on_input;
+} fp4moe_layer_desc;
+
+/* One projection [N][K] in checkpoint form. Row strides let halves and interleaved rows be read in
+ * place: for rows g0,u0,g1,u1 gate starts at row 0 and up at row 1, both with twice the stride. */
+typedef struct fp4moe_projection {
+  const void *codes;       /* [N][K/2] bytes of two E2M1 codes */
+  size_t codes_stride;     /* bytes; 0 = K/2 */
+  const void *scales;      /* [N][K/32] E8M0 or [N][K/16] E4M3FN bytes */
+  size_t scales_stride;    /* bytes; 0 = the scales of one row */
+  float global;            /* NVFP4: FP32 multiplier, finite; MXFP4: 1 */
+  const void *bias;        /* [N] elements; NULL = no bias */
+  fp4moe_dtype bias_dtype; /* F32, F16 or BF16 */
+  size_t bias_stride;      /* bytes; 0 = the element */
+} fp4moe_projection;
+
+typedef struct fp4moe_expert_weights {
+  size_t struct_size;
+  fp4moe_projection gate; /* [I][H]; ungated: all zero */
+  fp4moe_projection up;   /* [I][H] */
+  fp4moe_projection down; /* [H][I] */
+} fp4moe_expert_weights;
+
+/* Reserves the packed weights (fp4moe_layer_bytes) of a layer that still has no expert.
+ * INVALID (size or field by name), UNSUPPORTED (class, activation), NO_MEMORY. */
+FP4MOE_API fp4moe_status fp4moe_layer_begin(fp4moe_context *context, const fp4moe_layer_desc *desc,
+                                            fp4moe_layer **layer);
+
+/* Packs expert e; the source may be freed on return. Threads may set different experts at once.
+ * INVALID: e out of range or set twice, a block scale that is NaN (E8M0 255, E4M3 0x7f or 0xff), a
+ * global that is not finite; the detail names projection, row and block. */
+FP4MOE_API fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
+                                                 const fp4moe_expert_weights *weights);
+
+/* Chooses kernels and opens the layer for calls. INVALID: an expert was never set (named), or the
+ * layer is finished. UNSUPPORTED: a kernel constraint leaves an op without a kernel. */
+FP4MOE_API fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer);
+
+/* Chooses again, from the context's present table. Not beside running calls of this layer. */
+FP4MOE_API fp4moe_status fp4moe_layer_replan(fp4moe_layer *layer);
+
+/* Waits for nothing: no call of this layer may be running. NULL: nothing. */
+FP4MOE_API void fp4moe_layer_destroy(fp4moe_layer *layer);
+
+/* Bytes of packed weights, all experts. */
+FP4MOE_API size_t fp4moe_layer_bytes(const fp4moe_layer *layer);
+
+/* ---- Forward */
+
+/* The largest call. top_k counts the id columns of a token. threads: 0 = the context's. */
+typedef struct fp4moe_limits {
+  size_t struct_size;
+  size_t max_tokens;
+  size_t top_k;
+  size_t threads;
+} fp4moe_limits;
+
+/* Workspace with which a call within `limits` runs in one piece; 0 when an argument is invalid.
+ * Any alignment; the contents need not survive between calls, and calls in different threads need
+ * different workspaces. One workspace may serve all layers: take the largest size. */
+FP4MOE_API size_t fp4moe_workspace_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits);
+
+/* The least workspace for a call of `limits`: tokens then go through in pieces, same bits. */
+FP4MOE_API size_t fp4moe_workspace_min_bytes(const fp4moe_layer *layer,
+                                             const fp4moe_limits *limits);
+
+/* Where the time of one call went. Waits are summed over the workers of the phase. */
+typedef struct fp4moe_stats {
+  size_t struct_size;
+  uint64_t prepare_ns;
+  uint64_t phase1_ns;      /* gate/up, activation */
+  uint64_t phase1_wait_ns; /* workers idle at the end of phase 1 */
+  uint64_t phase2_ns;      /* down, combine */
+  uint64_t phase2_wait_ns;
+  uint64_t weight_bytes; /* packed bytes of the distinct active experts */
+  size_t active_experts;
+  size_t threads;
+  uint32_t *expert_rows; /* in: [E] or NULL = not wanted; out: rows of each expert */
+} fp4moe_stats;
+
+typedef struct fp4moe_batch {
+  size_t struct_size;
+  size_t tokens;             /* M; 0 is fine */
+  size_t top_k;              /* id columns of a token */
+  const void *x;             /* [M][H] */
+  fp4moe_dtype x_dtype;      /* F32, F16 or BF16 */
+  size_t x_stride;           /* bytes; 0 = H elements */
+  void *y;                   /* [M][H]; must not overlap x */
+  fp4moe_dtype y_dtype;      /* F32, F16 or BF16 */
+  size_t y_stride;           /* bytes; 0 = H elements */
+  const void *topk_ids;      /* [M][top_k]; -1: the slot adds nothing */
+  fp4moe_dtype ids_dtype;    /* I32 or I64 */
+  size_t ids_stride;         /* bytes; 0 = top_k elements */
+  const float *topk_weights; /* [M][top_k] router weights */
+  size_t weights_stride;     /* bytes; 0 = top_k elements */
+  const int32_t *expert_map; /* id -> expert of this layer, or -1 = elsewhere; NULL: identity */
+  size_t expert_map_count;   /* ids that the map covers */
+  int accumulate;            /* 0: y = sum, y is not read; 1: y = round(y + sum) */
+  size_t threads;            /* 0 = the context's; at most max_threads */
+  fp4moe_stats *stats;       /* NULL = not wanted */
+} fp4moe_batch;
+
+/* y = sum over slots of weight * expert(x), experts in ascending id, FP32, rounded once.
+ * Thread-safe with one workspace per call. INVALID (an id >= E, a bad field) and WORKSPACE leave y
+ * untouched. */
+FP4MOE_API fp4moe_status fp4moe_layer_forward(fp4moe_layer *layer, const fp4moe_batch *batch,
+                                              void *workspace, size_t workspace_bytes);
+
+/* ---- The same call in three, for dispatchers of one's own */
+
+/* Rows grouped by expert: rows of expert e are [expert_offsets[e], expert_offsets[e + 1]). */
+typedef struct fp4moe_rows {
+  size_t struct_size;
+  size_t rows;
+  void *data;              /* [rows][H] */
+  fp4moe_dtype dtype;      /* F32, F16 or BF16 */
+  size_t stride;           /* bytes; 0 = H elements */
+  int64_t *expert_offsets; /* [E + 1], ascending, first 0, last = rows */
+} fp4moe_rows;
+
+/* Dispatch: groups the batch's (token, slot) pairs by expert, tokens ascending within one, and
+ * copies x (times the router weight when that goes on the input) into rows->data in rows->dtype.
+ * On entry rows->rows is the capacity (M * top_k always suffices), on return the number used.
+ * row_pair [capacity]: token * top_k + slot of each row. Of the batch only x, ids, weights and map
+ * are read. INVALID: too few rows, or as forward. */
+FP4MOE_API fp4moe_status fp4moe_prepare(fp4moe_layer *layer, const fp4moe_batch *batch,
+                                        fp4moe_rows *rows, int64_t *row_pair);
+
+/* Experts: out row r = down(activation(gate/up(row r))), unweighted and unreduced, in out->dtype.
+ * Both sides have the same rows and offsets (out->expert_offsets is not read). A workspace as for
+ * max_tokens = rows, top_k = 1. stats: NULL = not wanted. threads: 0 = the context's. */
+FP4MOE_API fp4moe_status fp4moe_experts(fp4moe_layer *layer, const fp4moe_rows *rows,
+                                        const fp4moe_rows *out, size_t threads, void *workspace,
+                                        size_t workspace_bytes, fp4moe_stats *stats);
+
+/* Finalize: y of the batch = sum of weight * row over the token's rows (weight 1 when it went on
+ * the input), experts ascending. row_pair as prepare wrote it. Rows of other ranks may be missing:
+ * they add nothing. */
+FP4MOE_API fp4moe_status fp4moe_finalize(fp4moe_layer *layer, const fp4moe_batch *batch,
+                                         const fp4moe_rows *rows, const int64_t *row_pair);
+
+/* ---- Why */
+
+/* A call of this layer as the oracle sees it. */
+typedef struct fp4moe_problem {
+  size_t struct_size;
+  size_t tokens;
+  size_t top_k;
+  int json; /* 1: JSON, 0: text */
+} fp4moe_problem;
+
+/* Every kernel of this build with selected / eligible (measured cost) / refused and all reasons,
+ * the table key and where the choice came from, for rows spread evenly over the experts. Text is
+ * written as by fp4moe_context_table. The first form needs no weights. */
+FP4MOE_API fp4moe_status fp4moe_explain(fp4moe_context *context, const fp4moe_layer_desc *desc,
+                                        const fp4moe_problem *problem, char *buf, size_t cap,
+                                        size_t *needed);
+FP4MOE_API fp4moe_status fp4moe_layer_explain(fp4moe_layer *layer, const fp4moe_problem *problem,
+                                              char *buf, size_t cap, size_t *needed);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
