@@ -1,0 +1,437 @@
+/* call.c - what a call is made of: checks, workspace, grouping of rows, units (call.h).
+ *
+ * All of it runs on the calling thread and is pure but for the workspace, so that a test can ask
+ * for the task list of any shape without weights. */
+#include <math.h>
+#include <string.h>
+
+#include "call.h"
+#include "fp4.h"
+#include "status.h"
+
+/* ---- Arguments ---- */
+
+size_t fp4moe_dtype_bytes(fp4moe_dtype dtype) {
+  static const size_t bytes[] = {4, 2, 2, 4, 8};
+  return bytes[dtype];
+}
+
+float fp4moe_element(const void *row, fp4moe_dtype dtype, size_t i) {
+  const uint8_t *at = (const uint8_t *)row + i * fp4moe_dtype_bytes(dtype);
+  uint16_t half;
+  float x;
+  if (dtype == FP4MOE_F32) {
+    memcpy(&x, at, sizeof x);
+    return x;
+  }
+  memcpy(&half, at, sizeof half);
+  return dtype == FP4MOE_F16 ? fp4_from_f16(half) : fp4_from_bf16(half);
+}
+
+static fp4moe_status check_stride(const char *name, size_t *stride, size_t row) {
+  if (!*stride) *stride = row;
+  if (*stride < row)
+    return fp4moe_fail(FP4MOE_INVALID, "%s is %zu, a row has %zu bytes", name, *stride, row);
+  return FP4MOE_OK;
+}
+
+static fp4moe_status check_batch(const fp4moe_layer *layer, fp4moe_batch *b, int by_offsets) {
+  fp4moe_status s;
+  const struct {
+    const char *name;
+    const void *pointer;
+  } wanted[] = {
+      {"x", b->x}, {"y", b->y}, {"topk_ids", b->topk_ids}, {"topk_weights", b->topk_weights}};
+  for (int i = 0; i < (by_offsets ? 2 : 4) && b->tokens; i++)
+    if (!wanted[i].pointer) return fp4moe_fail(FP4MOE_INVALID, "batch.%s is NULL", wanted[i].name);
+  if ((unsigned)b->x_dtype > FP4MOE_BF16 || (unsigned)b->y_dtype > FP4MOE_BF16)
+    return fp4moe_fail(FP4MOE_INVALID, "batch.%s is %d, expected F32, F16 or BF16",
+                       (unsigned)b->x_dtype > FP4MOE_BF16 ? "x_dtype" : "y_dtype",
+                       (int)((unsigned)b->x_dtype > FP4MOE_BF16 ? b->x_dtype : b->y_dtype));
+  if (b->ids_dtype != FP4MOE_I32 && b->ids_dtype != FP4MOE_I64)
+    return fp4moe_fail(FP4MOE_INVALID, "batch.ids_dtype is %d, expected I32 or I64",
+                       (int)b->ids_dtype);
+  if (b->stats && b->stats->struct_size < sizeof *b->stats)
+    return fp4moe_fail(FP4MOE_INVALID, "stats.struct_size is %zu, expected %zu",
+                       b->stats->struct_size, sizeof *b->stats);
+  if (!b->top_k || b->top_k > 65536 || b->tokens > UINT32_MAX / b->top_k)
+    return fp4moe_fail(FP4MOE_INVALID, "batch of %zu tokens x top_k %zu, expected up to 2^32 slots",
+                       b->tokens, b->top_k);
+  if (layer->desc.router_weight_on_input && b->top_k != 1 && !by_offsets)
+    return fp4moe_fail(FP4MOE_INVALID, "router weight on input needs top_k 1, the batch has %zu",
+                       b->top_k);
+  if ((s = check_stride("batch.x_stride", &b->x_stride,
+                        layer->desc.hidden * fp4moe_dtype_bytes(b->x_dtype))) ||
+      (s = check_stride("batch.y_stride", &b->y_stride,
+                        layer->desc.hidden * fp4moe_dtype_bytes(b->y_dtype))) ||
+      (s = check_stride("batch.ids_stride", &b->ids_stride,
+                        b->top_k * fp4moe_dtype_bytes(b->ids_dtype))))
+    return s;
+  return check_stride("batch.weights_stride", &b->weights_stride, b->top_k * sizeof(float));
+}
+
+static fp4moe_status pick_workers(fp4moe_call *c) {
+  size_t most = fp4moe_context_threads(c->layer->ctx), threads = c->batch.threads;
+  if (threads > most)
+    return fp4moe_fail(FP4MOE_INVALID, "batch.threads is %zu, the context has %zu", threads, most);
+  c->workers = threads ? threads : most;
+  c->share = 4;
+  for (uint32_t i = 0; i < c->plan->schedules; i++) {
+    const fp4moe_schedule *s = &c->plan->schedule[i];
+    if (s->threads != c->workers || (int)s->bucket != fp4moe_bucket(c->batch.tokens)) continue;
+    c->workers = s->workers;
+    c->share = s->share;
+    break;
+  }
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_call_init(fp4moe_call *c, const fp4moe_layer *layer, const fp4moe_plan *plan,
+                               const fp4moe_batch *batch, const int64_t *offsets) {
+  memset(c, 0, sizeof *c);
+  c->layer = layer;
+  c->plan = plan;
+  c->offsets = offsets;
+  fp4moe_status status = fp4moe_take_struct(&c->batch, sizeof c->batch, batch, "fp4moe_batch");
+  if (status || (status = check_batch(layer, &c->batch, offsets != NULL))) return status;
+  if ((status = pick_workers(c))) return status;
+  c->x_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.hidden);
+  c->h_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.intermediate);
+  c->cut.runs = fp4moe_cut_runs(layer->desc.hidden, c->batch.tokens);
+  return FP4MOE_OK;
+}
+
+/* ---- Workspace ---- */
+
+static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Scratch of one worker: unpacked panels, sums, h before it is quantised. */
+static void size_scratch(fp4moe_call *c) {
+  const fp4moe_shape *s = &c->layer->shape;
+  size_t panels = 1, unpacked = 0;
+  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+    size_t k = phase == FP4MOE_DOWN ? s->intermediate : s->hidden;
+    for (int b = 0; b <= FP4MOE_BUCKETS; b++) {
+      const fp4moe_recipe *r =
+          b < FP4MOE_BUCKETS ? &c->plan->recipe[phase][b] : &c->plan->wide[phase];
+      size_t block = r->k_block && r->k_block < k ? r->k_block : k;
+      panels = max_size(panels, r->panels);
+      if (!r->gemv)
+        unpacked =
+            max_size(unpacked, fp4_align(fp4_unpacked_bytes(c->plan->act_class, block, s->group)));
+    }
+  }
+  c->panel_bytes = panels * unpacked;
+  c->acc_bytes = FP4MOE_ROW_BLOCK * panels * FP4MOE_PANEL * sizeof(float);
+  c->scratch_bytes =
+      c->panel_bytes + 2 * c->acc_bytes + fp4_align(s->hidden * sizeof(float)) + 4096;
+}
+
+/* Takes an aligned part of the workspace; base NULL: counts. */
+static void *take(uint8_t *base, size_t *used, size_t bytes) {
+  size_t at = *used;
+  *used = at + fp4_align(bytes);
+  return base ? base + at : NULL;
+}
+
+size_t fp4moe_call_layout(fp4moe_call *c, uint8_t *base, size_t piece) {
+  size_t experts = c->layer->desc.experts, rows = piece * c->batch.top_k;
+  size_t slots = c->batch.tokens * c->batch.top_k;
+  size_t most = experts < slots ? experts : slots;
+  size_t ranges = (piece + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK;
+  uint8_t *start = base ? (uint8_t *)fp4_align((size_t)base) : NULL;
+  size_t used = 0;
+  size_scratch(c);
+  c->piece = piece;
+  c->partial_stride = c->layer->desc.hidden + FP4MOE_PANEL;
+  c->total = take(start, &used, experts * sizeof *c->total);
+  c->cursor = take(start, &used, experts * sizeof *c->cursor);
+  c->active = take(start, &used, most * sizeof *c->active);
+  c->order = take(start, &used, most * sizeof *c->order);
+  c->unit_first = take(start, &used, (most + 1) * sizeof *c->unit_first);
+  c->done = take(start, &used, ranges * c->layer->shape.panels2 * sizeof *c->done);
+  c->row_token = take(start, &used, rows * sizeof *c->row_token);
+  c->row_weight = take(start, &used, rows * sizeof *c->row_weight);
+  c->x_row = take(start, &used, rows * sizeof *c->x_row);
+  c->h_row = take(start, &used, rows * sizeof *c->h_row);
+  c->x = take(start, &used, piece * c->x_row_bytes);
+  c->h = take(start, &used, rows * c->h_row_bytes);
+  c->partial = take(start, &used, c->cut.runs * piece * c->partial_stride * sizeof(float));
+  c->scratch = take(start, &used, c->workers * c->scratch_bytes);
+  return used + FP4MOE_ALIGN;
+}
+
+/* ---- Ids ---- */
+
+/* By offsets: the expert whose range holds the row. */
+static int64_t expert_of_row(const fp4moe_call *c, size_t row) {
+  size_t lo = 0, hi = c->layer->desc.experts;
+  while (hi - lo > 1) {
+    size_t mid = (lo + hi) / 2;
+    if (c->offsets[mid] <= (int64_t)row)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  return (int64_t)lo;
+}
+
+static int64_t id_at(const fp4moe_call *c, size_t token, size_t slot) {
+  const uint8_t *row = (const uint8_t *)c->batch.topk_ids + token * c->batch.ids_stride;
+  int32_t id32;
+  int64_t id64;
+  if (c->batch.ids_dtype == FP4MOE_I64) {
+    memcpy(&id64, row + 8 * slot, sizeof id64);
+    return id64;
+  }
+  memcpy(&id32, row + 4 * slot, sizeof id32);
+  return id32;
+}
+
+int64_t fp4moe_call_expert(const fp4moe_call *c, size_t token, size_t slot) {
+  if (c->offsets) return expert_of_row(c, token);
+  int64_t id = id_at(c, token, slot);
+  return id >= 0 && c->batch.expert_map ? c->batch.expert_map[id] : id;
+}
+
+float fp4moe_call_weight(const fp4moe_call *c, size_t token, size_t slot) {
+  float w;
+  if (c->offsets) return 1;
+  memcpy(&w, (const uint8_t *)c->batch.topk_weights + token * c->batch.weights_stride + 4 * slot,
+         sizeof w);
+  return w;
+}
+
+fp4moe_status fp4moe_call_check_id(const fp4moe_call *c, size_t token, size_t slot) {
+  const fp4moe_batch *b = &c->batch;
+  size_t experts = c->layer->desc.experts, ids = b->expert_map ? b->expert_map_count : experts;
+  int64_t id = id_at(c, token, slot);
+  if (id < -1 || (id >= 0 && (uint64_t)id >= ids))
+    return fp4moe_fail(FP4MOE_INVALID, "topk_ids[%zu][%zu] is %lld, expected -1..%zu", token, slot,
+                       (long long)id, ids - 1);
+  if (id < 0 || !b->expert_map) return FP4MOE_OK;
+  int32_t e = b->expert_map[id];
+  if (e < -1 || (e >= 0 && (size_t)e >= experts))
+    return fp4moe_fail(FP4MOE_INVALID, "expert_map[%lld] is %d, expected -1..%zu", (long long)id, e,
+                       experts - 1);
+  return FP4MOE_OK;
+}
+
+/* ---- Grouping ---- */
+
+/* More runs where a piece has few tokens: with one run there are H/32 units, too few for a large
+ * machine. Depends on the shape and the tokens only. */
+size_t fp4moe_cut_runs(size_t hidden, size_t tokens) {
+  enum { UNITS = 640 };
+  size_t panels = tokens <= 8 ? 1 : 2;
+  size_t units = (hidden / FP4MOE_PANEL + panels - 1) / panels *
+                 ((tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK);
+  size_t runs = units ? (UNITS + units - 1) / units : 1;
+  return runs < 1 ? 1 : runs > FP4MOE_MAX_RUNS ? FP4MOE_MAX_RUNS : runs;
+}
+
+/* Time of a segment in arbitrary units: bytes below four rows, dots above. */
+static double row_cost(size_t rows) { return rows < 4 ? 4 : (double)rows; }
+
+/* Segments: active experts ascending, each in k_parts; cut into runs of about equal cost. */
+static void cut_runs(fp4moe_call *c) {
+  fp4moe_cut *cut = &c->cut;
+  size_t i = 0, parts = 1;
+  double all = 0, sum = 0, run_cost[FP4MOE_MAX_RUNS];
+  size_t k = c->layer->shape.intermediate;
+  if (c->plan->act_class != FP4MOE_ACT_I8 && c->actives && c->actives < cut->runs) {
+    parts = (cut->runs + c->actives - 1) / c->actives;
+    while (parts > 1 && k / parts < 512) parts--;
+  }
+  cut->k_parts = parts;
+  if (cut->runs > c->actives * parts) cut->runs = c->actives * parts;
+  if (cut->runs < 1) cut->runs = 1;
+  for (size_t a = 0; a < c->actives; a++) all += row_cost(c->active[a].total) * (double)parts;
+  for (size_t r = 0; r < cut->runs; r++) {
+    double target = all * (double)(r + 1) / (double)cut->runs, start = sum;
+    size_t left = cut->runs - r - 1; /* runs that still want a segment */
+    cut->run_first[r] = (uint32_t)i;
+    do sum += row_cost(c->active[i / parts].total);
+    while (++i + left < c->actives * parts &&
+           (!left || sum + 0.5 * row_cost(c->active[i / parts].total) <= target));
+    run_cost[r] = sum - start;
+    size_t at = r;
+    for (; at && run_cost[cut->run_order[at - 1]] < run_cost[r]; at--)
+      cut->run_order[at] = cut->run_order[at - 1];
+    cut->run_order[at] = (uint8_t)r;
+  }
+  cut->run_first[cut->runs] = (uint32_t)(c->actives * parts);
+}
+
+fp4moe_status fp4moe_call_count(fp4moe_call *c) {
+  size_t experts = c->layer->desc.experts;
+  memset(c->total, 0, experts * sizeof *c->total);
+  for (size_t t = 0; t < c->batch.tokens; t++)
+    for (size_t s = 0; s < c->batch.top_k; s++) {
+      fp4moe_status status = c->offsets ? FP4MOE_OK : fp4moe_call_check_id(c, t, s);
+      if (status) return status;
+      int64_t e = fp4moe_call_expert(c, t, s);
+      if (e >= 0) c->total[e]++;
+    }
+  c->actives = 0;
+  for (size_t e = 0; e < experts; e++) {
+    if (!c->total[e]) continue;
+    fp4moe_active *a = &c->active[c->actives++];
+    a->record = fp4moe_layer_record(c->layer, e);
+    a->expert = (uint32_t)e;
+    a->total = c->total[e];
+    for (int p = 0; p < FP4MOE_PHASES; p++)
+      a->recipe[p] = fp4moe_plan_recipe(c->plan, (const void *)a->record, p, a->total);
+  }
+  if (c->actives) cut_runs(c);
+  return FP4MOE_OK;
+}
+
+static void place_rows(fp4moe_call *c) {
+  for (size_t t = 0; t < c->tokens; t++)
+    for (size_t s = 0; s < c->batch.top_k; s++) {
+      int64_t e = fp4moe_call_expert(c, c->token0 + t, s);
+      if (e < 0) continue;
+      uint32_t row = c->cursor[e]++;
+      float w = fp4moe_call_weight(c, c->token0 + t, s);
+      c->row_token[row] = (uint32_t)t;
+      c->row_weight[row] = c->layer->desc.router_weight_on_input ? 1 : w;
+      c->x_row[row] = c->x + t * c->x_row_bytes;
+      c->h_row[row] = c->h + row * c->h_row_bytes;
+    }
+}
+
+static size_t units_of(const fp4moe_call *c, const fp4moe_active *a) {
+  size_t panels = a->recipe[FP4MOE_GATE_UP]->panels;
+  size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK;
+  return blocks * ((c->layer->shape.panels13 + panels - 1) / panels);
+}
+
+static int bits_of(uint32_t rows) {
+  int bits = 0;
+  for (; rows; rows >>= 1) bits++;
+  return bits;
+}
+
+/* Phase 1 takes experts with many rows first: a counting sort by the bits of rows, stable. */
+static void order_experts(fp4moe_call *c) {
+  uint32_t at[34] = {0};
+  for (size_t i = 0; i < c->actives; i++) at[33 - bits_of(c->active[i].rows)]++;
+  for (uint32_t b = 0, sum = 0; b < 34; b++) {
+    uint32_t n = at[b];
+    at[b] = sum;
+    sum += n;
+  }
+  for (size_t i = 0; i < c->actives; i++)
+    c->order[at[33 - bits_of(c->active[i].rows)]++] = (uint32_t)i;
+  size_t units = 0;
+  for (size_t i = 0; i < c->actives; i++) {
+    c->unit_first[i] = units;
+    units += units_of(c, &c->active[c->order[i]]);
+  }
+  c->unit_first[c->actives] = units;
+}
+
+void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
+  uint32_t first = 0, most = 0;
+  c->token0 = token0;
+  c->tokens = tokens;
+  memset(c->cursor, 0, c->layer->desc.experts * sizeof *c->cursor);
+  for (size_t t = 0; t < tokens; t++)
+    for (size_t s = 0; s < c->batch.top_k; s++) {
+      int64_t e = fp4moe_call_expert(c, token0 + t, s);
+      if (e >= 0) c->cursor[e]++;
+    }
+  c->cut.panels = 1;
+  for (size_t i = 0; i < c->actives; i++) {
+    fp4moe_active *a = &c->active[i];
+    a->rows = c->cursor[a->expert];
+    a->first = first;
+    c->cursor[a->expert] = first;
+    first += a->rows;
+    if (a->total > most) {
+      most = a->total;
+      c->cut.panels = a->recipe[FP4MOE_DOWN]->panels;
+    }
+  }
+  c->rows = first;
+  place_rows(c);
+  order_experts(c);
+  c->cut.groups = (c->layer->shape.panels2 + c->cut.panels - 1) / c->cut.panels;
+  c->cut.ranges = (tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK;
+  c->cut.range = c->cut.ranges ? (tokens + c->cut.ranges - 1) / c->cut.ranges : 0;
+  for (size_t i = 0; i < c->cut.ranges * c->cut.groups; i++) atomic_init(&c->done[i], 0);
+}
+
+/* ---- Units ---- */
+
+size_t fp4moe_call_units(const fp4moe_call *c, int phase) {
+  if (phase == FP4MOE_GATE_UP) return c->unit_first[c->actives];
+  return c->cut.runs * c->cut.ranges * c->cut.groups;
+}
+
+fp4moe_unit1 fp4moe_call_unit1(const fp4moe_call *c, size_t unit) {
+  size_t lo = 0, hi = c->actives;
+  while (hi - lo > 1) {
+    size_t mid = (lo + hi) / 2;
+    if (c->unit_first[mid] <= unit)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  const fp4moe_active *a = &c->active[c->order[lo]];
+  size_t width = a->recipe[FP4MOE_GATE_UP]->panels, all = c->layer->shape.panels13;
+  size_t groups = (all + width - 1) / width, local = unit - c->unit_first[lo];
+  size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK, b = local / groups;
+  size_t from = a->rows * b / blocks, to = a->rows * (b + 1) / blocks;
+  fp4moe_unit1 u = {a, a->first + from, to - from, local % groups * width, width};
+  if (u.panels > all - u.panel) u.panels = all - u.panel;
+  return u;
+}
+
+fp4moe_unit2 fp4moe_call_unit2(const fp4moe_call *c, size_t unit) {
+  const fp4moe_cut *cut = &c->cut;
+  size_t group = unit % cut->groups, rest = unit / cut->groups, all = c->layer->shape.panels2;
+  fp4moe_unit2 u = {.run = cut->run_order[rest / cut->ranges],
+                    .range = rest % cut->ranges,
+                    .panel = group * cut->panels,
+                    .panels = cut->panels};
+  u.token = u.range * cut->range;
+  u.tokens = c->tokens - u.token < cut->range ? c->tokens - u.token : cut->range;
+  if (u.panels > all - u.panel) u.panels = all - u.panel;
+  return u;
+}
+
+/* First row of [first, first + rows) whose token is not below `token`. */
+static size_t lower_row(const fp4moe_call *c, const fp4moe_active *a, size_t token) {
+  size_t lo = a->first, hi = a->first + (size_t)a->rows;
+  while (lo < hi) {
+    size_t mid = (lo + hi) / 2;
+    if (c->row_token[mid] < token)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+void fp4moe_active_rows(const fp4moe_call *c, const fp4moe_active *a, size_t token, size_t tokens,
+                        size_t *first, size_t *count) {
+  *first = lower_row(c, a, token);
+  *count = lower_row(c, a, token + tokens) - *first;
+}
+
+double fp4moe_unit_cost(const fp4moe_call *c, int phase, size_t unit) {
+  if (phase == FP4MOE_GATE_UP) {
+    fp4moe_unit1 u = fp4moe_call_unit1(c, unit);
+    return row_cost(u.rows) * (double)u.panels * (double)c->layer->shape.hidden;
+  }
+  fp4moe_unit2 u = fp4moe_call_unit2(c, unit);
+  double rows = 0;
+  for (size_t s = c->cut.run_first[u.run]; s < c->cut.run_first[u.run + 1]; s++) {
+    size_t first, count;
+    fp4moe_active_rows(c, &c->active[s / c->cut.k_parts], u.token, u.tokens, &first, &count);
+    if (count) rows += row_cost(count) / (double)c->cut.k_parts;
+  }
+  return rows * (double)u.panels * (double)c->layer->shape.intermediate;
+}

@@ -1,0 +1,118 @@
+/* call.h - one forward call: its arguments, its grouping of rows, its workspace.
+ *
+ * A call goes through in pieces of as many tokens as the workspace holds, normally one. What moves
+ * bits (an expert's recipe, the runs of phase 2) is decided once for the whole call, from shapes
+ * and row counts alone. */
+#ifndef FP4MOE_CALL_H
+#define FP4MOE_CALL_H
+
+#include <stdatomic.h>
+
+#include "layer.h"
+
+enum { FP4MOE_MAX_RUNS = 16 };
+
+/* An expert with rows in this call. Rows of the piece are [first, first + rows) of the row arrays,
+ * tokens ascending. */
+typedef struct fp4moe_active {
+  const uint8_t *record;
+  const fp4moe_recipe *recipe[FP4MOE_PHASES];
+  uint32_t expert, total; /* rows in the call */
+  uint32_t first, rows;   /* of the piece */
+} fp4moe_active;
+
+/* How a phase is cut; see fp4moe_cut. */
+typedef struct fp4moe_cut {
+  size_t groups; /* phase 2: groups of `panels` output panels */
+  size_t panels;
+  size_t ranges;  /* phase 2: token ranges of the piece */
+  size_t range;   /* tokens of one */
+  size_t runs;    /* phase 2: runs of segments, partials added ascending */
+  size_t k_parts; /* segments of an expert along K; 1 in class i8, whose chain is one */
+  uint32_t run_first[FP4MOE_MAX_RUNS + 1]; /* segments: active * k_parts + part */
+  uint8_t run_order[FP4MOE_MAX_RUNS];      /* biggest first */
+} fp4moe_cut;
+
+typedef struct fp4moe_call {
+  const fp4moe_layer *layer;
+  const fp4moe_plan *plan;
+  fp4moe_batch batch;     /* strides filled in */
+  const int64_t *offsets; /* fp4moe_experts: rows by expert instead of ids; else NULL */
+  size_t workers, share;
+  size_t x_row_bytes, h_row_bytes;
+  fp4moe_cut cut;
+
+  /* Workspace */
+  uint32_t *total;       /* [E] rows in the call */
+  uint32_t *cursor;      /* [E] */
+  fp4moe_active *active; /* [actives], expert ascending */
+  size_t actives;
+  uint32_t *order;     /* [actives], rows of the piece descending */
+  size_t *unit_first;  /* [actives + 1], phase-1 units of order[i] */
+  atomic_uint *done;   /* [ranges * groups] runs finished */
+  size_t piece;        /* tokens a piece holds */
+  uint32_t *row_token; /* [piece * top_k], within the piece */
+  float *row_weight;
+  const void **x_row, **h_row;
+  uint8_t *x, *h;        /* activation rows of tokens, of rows */
+  float *partial;        /* [runs][piece][partial_stride] */
+  size_t partial_stride; /* floats */
+  uint8_t *scratch;      /* [workers] */
+  size_t scratch_bytes, panel_bytes, acc_bytes;
+
+  size_t token0, tokens, rows; /* of the piece */
+} fp4moe_call;
+
+size_t fp4moe_dtype_bytes(fp4moe_dtype dtype);
+
+/* Element i of a row of F32, F16 or BF16, of any alignment. */
+float fp4moe_element(const void *row, fp4moe_dtype dtype, size_t i);
+
+/* Checks the batch and fills the call but for its workspace. */
+fp4moe_status fp4moe_call_init(fp4moe_call *call, const fp4moe_layer *layer,
+                               const fp4moe_plan *plan, const fp4moe_batch *batch,
+                               const int64_t *offsets);
+
+/* Lays the workspace out for pieces of `piece` tokens; base NULL only counts. Returns the bytes. */
+size_t fp4moe_call_layout(fp4moe_call *call, uint8_t *base, size_t piece);
+
+/* Counts rows per expert over the whole call (INVALID: an id), makes the active list and the runs.
+ */
+fp4moe_status fp4moe_call_count(fp4moe_call *call);
+
+/* Groups the rows of one piece by expert. */
+void fp4moe_call_group(fp4moe_call *call, size_t token0, size_t tokens);
+
+/* INVALID: the id of a slot, or its map entry, is out of range. */
+fp4moe_status fp4moe_call_check_id(const fp4moe_call *call, size_t token, size_t slot);
+
+/* The id of a slot mapped to an expert of the layer, or -1. Legal ids only. */
+int64_t fp4moe_call_expert(const fp4moe_call *call, size_t token, size_t slot);
+float fp4moe_call_weight(const fp4moe_call *call, size_t token, size_t slot);
+
+/* Runs for a shape: from the token count's bucket, H, and whether K may be cut. */
+size_t fp4moe_cut_runs(size_t hidden, size_t tokens);
+
+/* Units of a phase for the present piece and, per unit, its cost in weight-row units. */
+size_t fp4moe_call_units(const fp4moe_call *call, int phase);
+double fp4moe_unit_cost(const fp4moe_call *call, int phase, size_t unit);
+
+/* Where unit u of a phase lies. */
+typedef struct fp4moe_unit1 {
+  const fp4moe_active *active;
+  size_t row, rows;     /* in the row arrays */
+  size_t panel, panels; /* w13 panels */
+} fp4moe_unit1;
+fp4moe_unit1 fp4moe_call_unit1(const fp4moe_call *call, size_t unit);
+
+typedef struct fp4moe_unit2 {
+  size_t run, range, token, tokens; /* tokens of the piece */
+  size_t panel, panels;             /* output panels */
+} fp4moe_unit2;
+fp4moe_unit2 fp4moe_call_unit2(const fp4moe_call *call, size_t unit);
+
+/* Rows of an active expert whose tokens lie in [token, token + tokens). */
+void fp4moe_active_rows(const fp4moe_call *call, const fp4moe_active *a, size_t token,
+                        size_t tokens, size_t *first, size_t *count);
+
+#endif

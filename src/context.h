@@ -1,0 +1,30 @@
+/* context.h - what layers share (see fp4moe.h): host, request, table, threads, memory. */
+#ifndef FP4MOE_CONTEXT_H
+#define FP4MOE_CONTEXT_H
+
+#include <pthread.h>
+
+#include "oracle.h"
+#include "pool.h"
+#include "table.h"
+
+struct fp4moe_context {
+  fp4moe_context_desc desc; /* providers filled in */
+  fp4moe_host host;
+  fp4moe_request request;
+  fp4moe_isa isa; /* the best that runs here under the cap */
+  fp4moe_pool *pool;
+  pthread_mutex_t table_lock;
+  fp4moe_table *table; /* NULL: none */
+  char table_why[256]; /* where it came from, or why there is none */
+};
+
+/* Memory of layers, 2 MiB aligned and in huge pages where the system gives them. */
+void *fp4moe_context_allocate(fp4moe_context *ctx, size_t bytes);
+void fp4moe_context_release(fp4moe_context *ctx, void *memory, size_t bytes);
+
+/* fp4moe_select under the table lock. */
+fp4moe_status fp4moe_context_select(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                                    fp4moe_plan *plan);
+
+#endif

@@ -1,0 +1,428 @@
+/* forward.c - one forward call over a plan (DESIGN: prepare, phase 1, phase 2).
+ *
+ *   prepare   group rows by expert; bring each token into the class's activation form, once
+ *   phase 1   unit (expert, rows, w13 panels): matmul, bias, activation, h in the form of phase 2
+ *   phase 2   unit (run of experts, tokens, output panels): matmul, bias, router weight, added into
+ *             the unit's own piece of the run's partial sums; the unit that ends a piece last adds
+ *             the runs in ascending order and writes y
+ *
+ * Reads the plan and nothing else of the library: no oracle, table or topology. Allocates nothing
+ * and cannot fail once the arguments are checked. No unit waits for another. */
+#include <math.h>
+#include <string.h>
+
+#include "call.h"
+#include "status.h"
+
+/* ---- Workers ---- */
+
+typedef void unit_fn(const fp4moe_call *c, size_t unit, uint8_t *scratch);
+
+typedef struct {
+  const fp4moe_call *call;
+  unit_fn *run;
+  size_t units;
+  _Alignas(64) atomic_size_t next;
+  _Alignas(64) atomic_uint_fast64_t busy_ns; /* ends of the workers, summed */
+  atomic_uint ended;
+} phase;
+
+/* Takes a run of units: long ones while many are left, so that a worker streams through memory. */
+static size_t take_units(phase *p, size_t *first) {
+  size_t at = atomic_load(&p->next), n;
+  do {
+    if (at >= p->units) return 0;
+    n = (p->units - at) / (p->call->share * p->call->workers);
+    if (!n) n = 1;
+  } while (!atomic_compare_exchange_weak(&p->next, &at, at + n));
+  *first = at;
+  return n;
+}
+
+static void work(void *arg, size_t i) {
+  phase *p = arg;
+  uint8_t *scratch = p->call->scratch + i * p->call->scratch_bytes;
+  uint64_t mode = fp4moe_fp_enter();
+  for (size_t first, n; (n = take_units(p, &first)) != 0;)
+    for (size_t u = first; u < first + n; u++) p->run(p->call, u, scratch);
+  fp4moe_fp_leave(mode);
+  if (p->call->batch.stats) {
+    atomic_fetch_add(&p->busy_ns, fp4moe_now_ns());
+    atomic_fetch_add(&p->ended, 1);
+  }
+}
+
+/* Runs all units; adds the phase's time and its workers' waits. */
+static void run_phase(const fp4moe_call *c, unit_fn *run, size_t units, uint64_t *ns,
+                      uint64_t *wait_ns) {
+  const fp4moe_context_desc *d = &c->layer->ctx->desc;
+  uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0;
+  phase p = {.call = c, .run = run, .units = units};
+  if (!units) return;
+  if (c->workers == 1 || units == 1)
+    work(&p, 0);
+  else
+    d->parallel_for(d->pool, c->workers, work, &p);
+  if (!c->batch.stats) return;
+  uint64_t end = fp4moe_now_ns();
+  *ns += end - start;
+  *wait_ns += atomic_load(&p.ended) * end - atomic_load(&p.busy_ns);
+}
+
+/* ---- Matmul by a recipe ---- */
+
+typedef struct {
+  const fp4moe_active *active;
+  int phase;
+  size_t panel, panels;
+  size_t k0, k;
+  const void *const *rows;
+  size_t m;
+  float *acc; /* [m][16 * panels], dense */
+} product;
+
+static void multiply_gemv(const fp4moe_recipe *r, const product *x, fp4moe_matmul *t) {
+  t->prefetch = r->prefetch;
+  for (size_t i = 0; i < x->m; i += r->gemv->mr) {
+    t->m = x->m - i < r->gemv->mr ? x->m - i : r->gemv->mr;
+    t->rows = x->rows + i;
+    t->acc = x->acc + i * t->acc_stride;
+    r->gemv->fn.matmul(t);
+  }
+}
+
+static void multiply_gemm(const fp4moe_recipe *r, const product *x, fp4moe_matmul *t,
+                          fp4moe_act_class act, size_t group, uint8_t *unpacked) {
+  const uint8_t *nibbles = t->weights, *scales = t->scales;
+  size_t stride = t->weights_stride, block = r->k_block ? r->k_block : x->k;
+  t->weights = unpacked;
+  t->scales = NULL;
+  t->m = x->m;
+  for (size_t done = 0; done < x->k; done += block) {
+    size_t k = x->k - done < block ? x->k - done : block;
+    size_t bytes = fp4_align(fp4_unpacked_bytes(act, k, group));
+    for (size_t p = 0; p < x->panels; p++)
+      r->unpack->fn.unpack(nibbles + p * stride + 8 * done,
+                           scales + p * t->scales_stride + done / group * FP4MOE_PANEL, k,
+                           unpacked + p * bytes);
+    t->weights_stride = bytes;
+    t->k0 = x->k0 + done;
+    t->k = k;
+    t->resume = done != 0;
+    t->next = r->prefetch ? nibbles + x->panels * stride : NULL;
+    t->next_bytes = r->prefetch && done + k == x->k ? x->panels * stride : 0;
+    r->gemm->fn.matmul(t);
+  }
+}
+
+static void multiply(const fp4moe_call *c, const product *x, uint8_t *unpacked) {
+  const fp4moe_shape *s = &c->layer->shape;
+  const fp4moe_recipe *r = x->active->recipe[x->phase];
+  int down = x->phase == FP4MOE_DOWN;
+  size_t k = down ? s->intermediate : s->hidden;
+  size_t scale_stride = fp4_panel_scale_bytes(k, s->group);
+  fp4moe_matmul t = {
+      .panels = x->panels,
+      .k0 = x->k0,
+      .k = x->k,
+      .row_k = k,
+      .rows = x->rows,
+      .weights =
+          x->active->record + (down ? s->w2 : s->w13) + x->panel * fp4_panel_bytes(k) + 8 * x->k0,
+      .weights_stride = fp4_panel_bytes(k),
+      .scales = x->active->record + (down ? s->s2 : s->s13) + x->panel * scale_stride +
+                x->k0 / s->group * FP4MOE_PANEL,
+      .scales_stride = scale_stride,
+      .acc = x->acc,
+      .acc_stride = FP4MOE_PANEL * x->panels,
+  };
+  if (r->gemv)
+    multiply_gemv(r, x, &t);
+  else
+    multiply_gemm(r, x, &t, c->plan->act_class, s->group, unpacked);
+}
+
+/* ---- Units ---- */
+
+enum { QUANT_TOKENS = 8 };
+
+/* x of QUANT_TOKENS tokens into activation rows, times the router weight where that goes first. */
+static void quant_unit(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
+  size_t h = c->layer->desc.hidden, end = (unit + 1) * QUANT_TOKENS;
+  float *weighted = (float *)(void *)(scratch + c->panel_bytes + 2 * c->acc_bytes);
+  for (size_t t = unit * QUANT_TOKENS; t < end && t < c->tokens; t++) {
+    const void *x = (const uint8_t *)c->batch.x + (c->token0 + t) * c->batch.x_stride;
+    fp4moe_dtype dtype = c->batch.x_dtype;
+    if (c->layer->desc.router_weight_on_input && !c->offsets) {
+      float w = fp4moe_call_weight(c, c->token0 + t, 0);
+      for (size_t i = 0; i < h; i++) weighted[i] = fp4moe_element(x, dtype, i) * w;
+      x = weighted;
+      dtype = FP4MOE_F32;
+    }
+    c->plan->quant->fn.quant(x, dtype, h, c->x + t * c->x_row_bytes, 0, h);
+  }
+}
+
+static float code_scale(const fp4moe_call *c) {
+  return c->plan->act_class == FP4MOE_ACT_I8 ? 0.5f : 1.0f; /* i8 codes are 2 * e2m1 */
+}
+
+static void unit_gate_up(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
+  const fp4moe_shape *s = &c->layer->shape;
+  const fp4moe_activation *a = &c->layer->desc.activation;
+  fp4moe_unit1 u = fp4moe_call_unit1(c, unit);
+  float *acc = (float *)(void *)(scratch + c->panel_bytes);
+  float *h = (float *)(void *)(scratch + c->panel_bytes + c->acc_bytes);
+  const float *global = (const void *)(u.active->record + s->globals);
+  const float *bias = (const void *)(u.active->record + s->b13);
+  const fp4moe_record *record = (const void *)u.active->record;
+  product x = {u.active,  FP4MOE_GATE_UP,   u.panel, u.panels, 0,
+               s->hidden, c->x_row + u.row, u.rows,  acc};
+  multiply(c, &x, scratch);
+  size_t halves = s->gated ? 2 : 1, h_panels = u.panels / halves;
+  size_t column = u.panel / halves * FP4MOE_PANEL, columns = h_panels * FP4MOE_PANEL;
+  fp4moe_act_args args = {
+      .m = u.rows,
+      .panels = h_panels,
+      .acc = acc,
+      .acc_stride = FP4MOE_PANEL * u.panels,
+      .bias = record->flags & FP4MOE_RECORD_BIAS_13 ? bias + u.panel * FP4MOE_PANEL : NULL,
+      .gate_scale = code_scale(c) * global[0],
+      .up_scale = code_scale(c) * global[1],
+      .alpha = a->alpha,
+      .beta = a->beta,
+      .limit = a->limit > 0 ? a->limit : INFINITY,
+      .h = h,
+      .h_stride = columns,
+  };
+  c->plan->act->fn.act(&args);
+  for (size_t r = 0; r < u.rows; r++)
+    c->plan->quant->fn.quant(h + r * columns, FP4MOE_F32, columns,
+                             c->h + (u.row + r) * c->h_row_bytes, column, s->intermediate);
+}
+
+/* Rows of one segment of a phase-2 unit into the unit's piece of the partial sums. */
+static void add_segment(const fp4moe_call *c, const fp4moe_unit2 *u, size_t segment,
+                        uint8_t *scratch, float *sum) {
+  const fp4moe_shape *s = &c->layer->shape;
+  const fp4moe_active *a = &c->active[segment / c->cut.k_parts];
+  const fp4moe_record *record = (const void *)a->record;
+  const float *global = (const void *)(a->record + s->globals);
+  const float *bias = (const void *)(a->record + s->b2);
+  size_t part = segment % c->cut.k_parts, parts = c->cut.k_parts, k = s->intermediate, row, rows;
+  size_t k0 = k * part / parts / 32 * 32,
+         k1 = part + 1 == parts ? k : k * (part + 1) / parts / 32 * 32;
+  fp4moe_active_rows(c, a, u->token, u->tokens, &row, &rows);
+  while (rows) {
+    size_t m = rows < FP4MOE_ROW_BLOCK ? rows : FP4MOE_ROW_BLOCK;
+    product x = {a,
+                 FP4MOE_DOWN,
+                 u->panel,
+                 u->panels,
+                 k0,
+                 k1 - k0,
+                 c->h_row + row,
+                 m,
+                 (float *)(void *)(scratch + c->panel_bytes)};
+    multiply(c, &x, scratch);
+    fp4moe_combine_args args = {
+        .m = m,
+        .panels = u->panels,
+        .acc = x.acc,
+        .acc_stride = FP4MOE_PANEL * u->panels,
+        .scale = code_scale(c) * global[2],
+        .bias =
+            !part && record->flags & FP4MOE_RECORD_BIAS_2 ? bias + u->panel * FP4MOE_PANEL : NULL,
+        .weight = c->row_weight + row,
+        .index = c->row_token + row,
+        .y = sum,
+        .y_stride = c->partial_stride,
+    };
+    c->plan->combine->fn.combine(&args);
+    row += m;
+    rows -= m;
+  }
+}
+
+static void unit_down(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
+  fp4moe_unit2 u = fp4moe_call_unit2(c, unit);
+  size_t column = u.panel * FP4MOE_PANEL, columns = u.panels * FP4MOE_PANEL;
+  size_t run_floats = c->piece * c->partial_stride;
+  float *sum = c->partial + u.run * run_floats + column;
+  for (size_t t = u.token; t < u.token + u.tokens; t++)
+    memset(sum + t * c->partial_stride, 0, columns * sizeof *sum);
+  for (size_t s = c->cut.run_first[u.run]; s < c->cut.run_first[u.run + 1]; s++)
+    add_segment(c, &u, s, scratch, sum);
+  atomic_uint *done = &c->done[u.range * c->cut.groups + u.panel / c->cut.panels];
+  if (atomic_fetch_add(done, 1) + 1 < c->cut.runs) return;
+  for (size_t t = u.token; t < u.token + u.tokens; t++)
+    c->plan->store->fn.store(columns, c->cut.runs, c->partial + t * c->partial_stride + column,
+                             run_floats, c->batch.y_dtype, c->batch.accumulate,
+                             (uint8_t *)c->batch.y + (c->token0 + t) * c->batch.y_stride +
+                                 column * fp4moe_dtype_bytes(c->batch.y_dtype));
+}
+
+/* No expert is active: y = 0, or y as it is. */
+static void store_nothing(const fp4moe_call *c) {
+  size_t h = c->layer->desc.hidden;
+  memset(c->partial, 0, h * sizeof *c->partial);
+  for (size_t t = 0; t < c->batch.tokens; t++)
+    c->plan->store->fn.store(h, 1, c->partial, 0, c->batch.y_dtype, c->batch.accumulate,
+                             (uint8_t *)c->batch.y + t * c->batch.y_stride);
+}
+
+/* ---- The call ---- */
+
+static void count_stats(const fp4moe_call *c, fp4moe_stats *stats) {
+  stats->active_experts = c->actives;
+  stats->weight_bytes = c->actives * c->layer->shape.bytes;
+  stats->threads = c->workers;
+  if (stats->expert_rows)
+    memcpy(stats->expert_rows, c->total, c->layer->desc.experts * sizeof *c->total);
+}
+
+static void run_piece(fp4moe_call *c, size_t token0, size_t tokens, fp4moe_stats *stats) {
+  uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0, ns = 0, wait = 0;
+  size_t blocks = (tokens + QUANT_TOKENS - 1) / QUANT_TOKENS;
+  fp4moe_call_group(c, token0, tokens);
+  if (blocks > 1)
+    run_phase(c, quant_unit, blocks, &ns, &wait);
+  else
+    quant_unit(c, 0, c->scratch);
+  if (c->batch.stats) stats->prepare_ns += fp4moe_now_ns() - start;
+  run_phase(c, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP), &stats->phase1_ns,
+            &stats->phase1_wait_ns);
+  run_phase(c, unit_down, fp4moe_call_units(c, FP4MOE_DOWN), &stats->phase2_ns,
+            &stats->phase2_wait_ns);
+}
+
+/* The largest piece that fits, 0: not even one token. */
+static size_t fit_piece(fp4moe_call *c, size_t bytes) {
+  size_t lo = 0, hi = c->batch.tokens ? c->batch.tokens : 1;
+  if (fp4moe_call_layout(c, NULL, hi) <= bytes) return hi;
+  while (hi - lo > 1) {
+    size_t mid = (lo + hi) / 2;
+    if (fp4moe_call_layout(c, NULL, mid) <= bytes)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+static fp4moe_status run_call(fp4moe_call *c, void *workspace, size_t bytes) {
+  fp4moe_stats none = {0}, *stats = c->batch.stats ? c->batch.stats : &none;
+  uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0;
+  size_t piece = fit_piece(c, bytes);
+  if (!piece || !workspace)
+    return fp4moe_fail(FP4MOE_WORKSPACE, "the workspace has %zu bytes, this call needs %zu",
+                       workspace ? bytes : 0, fp4moe_call_layout(c, NULL, 1));
+  fp4moe_call_layout(c, workspace, piece);
+  fp4moe_status status = fp4moe_call_count(c);
+  if (status) return status;
+  uint64_t mode = fp4moe_fp_enter();
+  stats->prepare_ns = stats->phase1_ns = stats->phase1_wait_ns = 0;
+  stats->phase2_ns = stats->phase2_wait_ns = 0;
+  count_stats(c, stats);
+  if (c->batch.stats) stats->prepare_ns = fp4moe_now_ns() - start;
+  if (!c->actives) store_nothing(c);
+  for (size_t t = 0; t < c->batch.tokens && c->actives; t += piece)
+    run_piece(c, t, c->batch.tokens - t < piece ? c->batch.tokens - t : piece, stats);
+  fp4moe_fp_leave(mode);
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_layer_forward_plan(fp4moe_layer *layer, const fp4moe_plan *plan,
+                                        const fp4moe_batch *batch, void *workspace, size_t bytes) {
+  fp4moe_call call;
+  fp4moe_status status = fp4moe_call_init(&call, layer, plan, batch, NULL);
+  return status ? status : run_call(&call, workspace, bytes);
+}
+
+fp4moe_status fp4moe_layer_forward(fp4moe_layer *layer, const fp4moe_batch *batch, void *workspace,
+                                   size_t workspace_bytes) {
+  if (!layer || !layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
+  return fp4moe_layer_forward_plan(layer, &layer->plan, batch, workspace, workspace_bytes);
+}
+
+/* ---- Sizes ---- */
+
+size_t fp4moe_plan_workspace_bytes(const fp4moe_layer *layer, const fp4moe_plan *plan,
+                                   size_t tokens, size_t top_k, size_t threads, size_t piece) {
+  fp4moe_call call = {.layer = layer, .plan = plan, .workers = threads};
+  call.batch.tokens = tokens;
+  call.batch.top_k = top_k;
+  call.x_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.hidden);
+  call.h_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.intermediate);
+  call.cut.runs = fp4moe_cut_runs(layer->desc.hidden, tokens);
+  return fp4moe_call_layout(&call, NULL, piece);
+}
+
+static size_t limit_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits, int least) {
+  fp4moe_limits l;
+  if (!layer || fp4moe_take_struct(&l, sizeof l, limits, "fp4moe_limits")) return 0;
+  size_t most = fp4moe_context_threads(layer->ctx), largest = 0;
+  size_t threads = l.threads ? l.threads : most;
+  if (!l.top_k || threads > most || l.max_tokens > UINT32_MAX / l.top_k) return 0;
+  /* Fewer tokens may have more runs, which change at 8 and at whole token ranges only. */
+  for (size_t tokens = 8; l.max_tokens;
+       tokens = tokens < FP4MOE_TOKEN_BLOCK ? FP4MOE_TOKEN_BLOCK : tokens + FP4MOE_TOKEN_BLOCK) {
+    size_t n = tokens < l.max_tokens ? tokens : l.max_tokens;
+    size_t bytes =
+        fp4moe_plan_workspace_bytes(layer, &layer->plan, n, l.top_k, threads, least ? 1 : n);
+    if (bytes > largest) largest = bytes;
+    if (n == l.max_tokens) break;
+  }
+  return largest;
+}
+
+size_t fp4moe_workspace_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits) {
+  return limit_bytes(layer, limits, 0);
+}
+
+size_t fp4moe_workspace_min_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits) {
+  return limit_bytes(layer, limits, 1);
+}
+
+/* ---- The call in three ---- */
+
+static fp4moe_status check_rows(const fp4moe_layer *layer, const fp4moe_rows *in,
+                                const fp4moe_rows *rows) {
+  size_t experts = layer->desc.experts;
+  if (!rows->expert_offsets) return fp4moe_fail(FP4MOE_INVALID, "rows.expert_offsets is NULL");
+  for (size_t e = 0; e < experts; e++)
+    if (rows->expert_offsets[0] != 0 || rows->expert_offsets[e + 1] < rows->expert_offsets[e])
+      return fp4moe_fail(FP4MOE_INVALID, "expert_offsets[%zu] is %lld after %lld", e + 1,
+                         (long long)rows->expert_offsets[e + 1],
+                         (long long)rows->expert_offsets[e]);
+  if ((uint64_t)rows->expert_offsets[experts] != rows->rows || in->rows != rows->rows)
+    return fp4moe_fail(FP4MOE_INVALID, "expert_offsets end at %lld, rows are %zu in and %zu out",
+                       (long long)rows->expert_offsets[experts], rows->rows, in->rows);
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_experts(fp4moe_layer *layer, const fp4moe_rows *rows, const fp4moe_rows *out,
+                             size_t threads, void *workspace, size_t workspace_bytes,
+                             fp4moe_stats *stats) {
+  fp4moe_rows in, to;
+  fp4moe_call call;
+  fp4moe_status status = fp4moe_take_struct(&in, sizeof in, rows, "fp4moe_rows");
+  if (!status) status = fp4moe_take_struct(&to, sizeof to, out, "fp4moe_rows");
+  if (status) return status;
+  if (!layer || !layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
+  if ((status = check_rows(layer, &to, &in))) return status;
+  fp4moe_batch batch = {.struct_size = sizeof batch,
+                        .tokens = in.rows,
+                        .top_k = 1,
+                        .x = in.data,
+                        .x_dtype = in.dtype,
+                        .x_stride = in.stride,
+                        .y = to.data,
+                        .y_dtype = to.dtype,
+                        .y_stride = to.stride,
+                        .ids_dtype = FP4MOE_I32,
+                        .threads = threads,
+                        .stats = stats};
+  status = fp4moe_call_init(&call, layer, &layer->plan, &batch, in.expert_offsets);
+  return status ? status : run_call(&call, workspace, workspace_bytes);
+}

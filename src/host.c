@@ -1,0 +1,162 @@
+/* host.c - reads the machine (see host.h). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "host.h"
+
+static int read_line(const char *path, char *buf, size_t cap) {
+  FILE *f = fopen(path, "re");
+  if (!f) return 0;
+  char *line = fgets(buf, (int)cap, f);
+  fclose(f);
+  if (!line) return 0;
+  buf[strcspn(buf, "\n")] = 0;
+  return 1;
+}
+
+static long read_cpu_number(int cpu, const char *name, long missing) {
+  char path[128], buf[64];
+  snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, name);
+  return read_line(path, buf, sizeof buf) ? strtol(buf, NULL, 10) : missing;
+}
+
+/* Calls each for every number of a list such as "0-3,8". */
+static void for_list(const char *list, void (*each)(int i, void *arg), void *arg) {
+  while (*list) {
+    char *end;
+    long a = strtol(list, &end, 10), b = a;
+    if (end == list) return;
+    if (*end == '-') b = strtol(end + 1, &end, 10);
+    for (long i = a; i <= b && i >= 0; i++) each((int)i, arg);
+    list = *end == ',' ? end + 1 : end;
+  }
+}
+
+/* Size of the cpu's cache of a level (data or unified), 0 if none. */
+static size_t cache_bytes(int cpu, long level) {
+  for (int i = 0; i < 8; i++) {
+    char name[64], path[128], buf[64];
+    snprintf(name, sizeof name, "cache/index%d/level", i);
+    if (read_cpu_number(cpu, name, 0) != level) continue;
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/type", cpu, i);
+    if (read_line(path, buf, sizeof buf) && !strcmp(buf, "Instruction")) continue;
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/size", cpu, i);
+    if (!read_line(path, buf, sizeof buf)) continue;
+    char *unit;
+    size_t n = strtoul(buf, &unit, 10);
+    return *unit == 'K' ? n << 10 : *unit == 'M' ? n << 20 : n;
+  }
+  return 0;
+}
+
+typedef struct {
+  int first; /* lowest online PU */
+  size_t pus;
+  size_t packages, cores;
+  long seen_package[64];
+  long seen_core[FP4MOE_MAX_CORES];
+  cpu_set_t allowed;
+  fp4moe_host *host;
+} scan;
+
+static long package_of(int cpu) { return read_cpu_number(cpu, "topology/physical_package_id", 0); }
+static long core_of(int cpu) {
+  return package_of(cpu) << 32 | read_cpu_number(cpu, "topology/core_id", cpu);
+}
+
+static int is_new(long *seen, size_t *count, size_t cap, long value) {
+  for (size_t i = 0; i < *count; i++)
+    if (seen[i] == value) return 0;
+  if (*count < cap) seen[(*count)++] = value;
+  return 1;
+}
+
+static void count_online(int cpu, void *arg) {
+  scan *s = arg;
+  if (!s->pus++) s->first = cpu;
+  is_new(s->seen_package, &s->packages, 64, package_of(cpu));
+  is_new(s->seen_core, &s->cores, FP4MOE_MAX_CORES, core_of(cpu));
+}
+
+static void count_allowed(int cpu, void *arg) {
+  scan *s = arg;
+  size_t n = s->cores;
+  if (cpu >= CPU_SETSIZE || !CPU_ISSET((size_t)cpu, &s->allowed)) return;
+  if (is_new(s->seen_core, &s->cores, FP4MOE_MAX_CORES, core_of(cpu)) && s->cores > n)
+    s->host->core_pu[n] = cpu;
+}
+
+static void count_node(int node, void *arg) {
+  (void)node;
+  ++*(size_t *)arg;
+}
+
+static double quota_of(const char *quota_path, const char *period_path) {
+  char q[64], p[64];
+  if (!read_line(quota_path, q, sizeof q) || !strncmp(q, "max", 3)) return 0;
+  double quota = strtod(q, NULL), period = 0;
+  char *space = strchr(q, ' '); /* v2: "quota period" in one file */
+  if (space)
+    period = strtod(space, NULL);
+  else if (period_path && read_line(period_path, p, sizeof p))
+    period = strtod(p, NULL);
+  return quota > 0 && period > 0 ? quota / period : 0;
+}
+
+/* CPUs granted by the cgroup as seen from inside, 0 = no limit. */
+static double cpu_quota(void) {
+  double v2 = quota_of("/sys/fs/cgroup/cpu.max", NULL);
+  return v2 > 0 ? v2
+                : quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+                           "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+}
+
+static void read_soft(fp4moe_host *host) {
+  struct utsname u;
+  strcpy(host->kernel, "unknown");
+  if (!uname(&u)) snprintf(host->kernel, sizeof host->kernel, "%.63s", u.release);
+  if (!read_line("/sys/devices/system/cpu/cpu0/microcode/version", host->microcode,
+                 sizeof host->microcode))
+    strcpy(host->microcode, "unknown");
+}
+
+static void read_allowed(fp4moe_host *host, scan *s, const char *online) {
+  s->cores = 0;
+  if (sched_getaffinity(0, sizeof s->allowed, &s->allowed)) CPU_ZERO(&s->allowed);
+  for_list(online, count_allowed, s);
+  if (!s->cores) host->core_pu[s->cores++] = s->first;
+  host->allowed_cores = s->cores;
+  double quota = cpu_quota();
+  size_t most = quota > 0 ? (size_t)(quota + 0.999) : s->cores;
+  host->threads = most < 1 ? 1 : most < s->cores ? most : s->cores;
+}
+
+void fp4moe_host_read(fp4moe_host *host) {
+  scan *s = calloc(1, sizeof *s);
+  char online[1024] = "0", nodes[1024] = "0";
+  size_t node_count = 0;
+  memset(host, 0, sizeof *host);
+  host->threads = host->allowed_cores = 1;
+  fp4moe_cpu_identify(&host->cpu);
+  const char *name = host->cpu.name + strspn(host->cpu.name, " ");
+  snprintf(host->cpu_model, sizeof host->cpu_model, "%s", name);
+  for (size_t n = strlen(host->cpu_model); n && host->cpu_model[n - 1] == ' '; n--)
+    host->cpu_model[n - 1] = 0;
+  read_soft(host);
+  if (!s) return;
+  s->host = host;
+  read_line("/sys/devices/system/cpu/online", online, sizeof online);
+  read_line("/sys/devices/system/node/online", nodes, sizeof nodes);
+  for_list(online, count_online, s);
+  for_list(nodes, count_node, &node_count);
+  size_t l2 = cache_bytes(s->first, 2), l3 = cache_bytes(s->first, 3);
+  snprintf(host->topology, sizeof host->topology,
+           "packages=%zu nodes=%zu cores=%zu pus=%zu l2=%zu l3=%zu", s->packages, node_count,
+           s->cores, s->pus, l2, l3);
+  host->l2_bytes = l2 ? l2 : (size_t)1 << 20;
+  host->llc_bytes = l3 ? l3 : l2 ? l2 : (size_t)32 << 20;
+  read_allowed(host, s, online);
+  free(s);
+}

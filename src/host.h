@@ -1,0 +1,28 @@
+/* host.h - the machine as the library sees it: the key of tables and the default thread count.
+ *
+ * Read from CPUID/HWCAP, sysfs, the affinity mask and the cgroup's CPU quota (v1 and v2). What a
+ * machine does not tell is 0 or "unknown", never a failure. */
+#ifndef FP4MOE_HOST_H
+#define FP4MOE_HOST_H
+
+#include <sched.h>
+
+#include "cpu.h"
+
+enum { FP4MOE_MAX_CORES = 1024 };
+
+typedef struct fp4moe_host {
+  fp4moe_cpu_id cpu;
+  char cpu_model[64]; /* cpu.name, trimmed */
+  char topology[128]; /* whole machine: "packages=1 nodes=1 cores=2 pus=2 l2=1048576 l3=33554432" */
+  size_t llc_bytes;   /* one last-level cache; 32 MiB when unknown */
+  size_t l2_bytes;    /* one L2; 1 MiB when unknown */
+  size_t allowed_cores;          /* physical cores under the affinity mask, before the quota */
+  size_t threads;                /* the same, and at most the CPU quota rounded up; >= 1 */
+  int core_pu[FP4MOE_MAX_CORES]; /* one allowed PU of each allowed core */
+  char microcode[32], kernel[64];
+} fp4moe_host;
+
+void fp4moe_host_read(fp4moe_host *host);
+
+#endif

@@ -1,0 +1,169 @@
+/* layer.c - a layer's life: begin, set_expert, finish (fp4moe.h). */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "layer.h"
+#include "status.h"
+
+static fp4moe_status check_sizes(const fp4moe_layer_desc *d) {
+  size_t group = d->format == FP4MOE_MXFP4 ? 32 : 16;
+  const struct {
+    const char *name;
+    size_t value;
+  } sizes[] = {{"hidden", d->hidden}, {"intermediate", d->intermediate}};
+  for (int i = 0; i < 2; i++)
+    if (!sizes[i].value || sizes[i].value % group || sizes[i].value > (size_t)1 << 20)
+      return fp4moe_fail(FP4MOE_INVALID, "%s is %zu, expected a multiple of %zu up to %zu",
+                         sizes[i].name, sizes[i].value, group, (size_t)1 << 20);
+  if (!d->experts || d->experts > 65536)
+    return fp4moe_fail(FP4MOE_INVALID, "experts is %zu, expected 1..65536", d->experts);
+  return FP4MOE_OK;
+}
+
+static fp4moe_status check_activation(const fp4moe_activation *a) {
+  int oai = a->kind == FP4MOE_SWIGLU_OAI, relu2 = a->kind == FP4MOE_RELU2;
+  if ((unsigned)a->kind > FP4MOE_RELU2)
+    return fp4moe_fail(FP4MOE_UNSUPPORTED, "activation.kind is %d, which this version lacks",
+                       (int)a->kind);
+  if ((oai && !a->gated) || (relu2 && a->gated) || (unsigned)a->gated > 1)
+    return fp4moe_fail(FP4MOE_UNSUPPORTED, "activation.gated is %d for kind %s", a->gated,
+                       oai     ? "SWIGLU_OAI"
+                       : relu2 ? "RELU2"
+                               : "SILU");
+  if (!(isfinite(a->alpha) && isfinite(a->beta) && a->limit >= 0 && isfinite(a->limit)))
+    return fp4moe_fail(FP4MOE_INVALID,
+                       "activation alpha %g, beta %g, limit %g: not finite or "
+                       "a negative limit",
+                       (double)a->alpha, (double)a->beta, (double)a->limit);
+  if (oai ? a->alpha <= 0 : a->alpha != 0 || a->beta != 0)
+    return fp4moe_fail(FP4MOE_INVALID, "activation alpha %g, beta %g: %s", (double)a->alpha,
+                       (double)a->beta, oai ? "alpha must be > 0" : "this kind has neither");
+  if (relu2 && a->limit != 0)
+    return fp4moe_fail(FP4MOE_INVALID, "activation.limit is %g, RELU2 has none", (double)a->limit);
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *d) {
+  if ((unsigned)d->format > FP4MOE_NVFP4)
+    return fp4moe_fail(FP4MOE_INVALID, "format is %d, expected MXFP4 or NVFP4", (int)d->format);
+  if ((unsigned)d->precision > FP4MOE_PRECISION_INT8)
+    return fp4moe_fail(FP4MOE_UNSUPPORTED, "precision is %d, expected F32, BF16 or INT8",
+                       (int)d->precision);
+  fp4moe_status status = check_sizes(d);
+  return status ? status : check_activation(&d->activation);
+}
+
+fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                                 fp4moe_layer **out) {
+  fp4moe_layer_desc d;
+  fp4moe_status status = fp4moe_take_struct(&d, sizeof d, desc, "fp4moe_layer_desc");
+  if (!ctx || !out) return fp4moe_fail(FP4MOE_INVALID, "context or layer: NULL");
+  if (status || (status = fp4moe_layer_desc_check(&d))) return status;
+  fp4moe_layer *layer = calloc(1, sizeof *layer);
+  if (!layer) return fp4moe_fail(FP4MOE_NO_MEMORY, "a layer of %zu bytes", sizeof *layer);
+  layer->ctx = ctx;
+  layer->desc = d;
+  fp4moe_shape_of(&d, &layer->shape);
+  layer->state = calloc(d.experts, sizeof *layer->state);
+  layer->records = fp4moe_context_allocate(ctx, fp4moe_layer_bytes(layer));
+  if (!layer->state || !layer->records) {
+    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu experts of %zu packed bytes", d.experts,
+                         layer->shape.bytes);
+    fp4moe_layer_destroy(layer);
+    return status;
+  }
+  *out = layer;
+  return FP4MOE_OK;
+}
+
+void fp4moe_layer_destroy(fp4moe_layer *layer) {
+  if (!layer) return;
+  if (layer->records) fp4moe_context_release(layer->ctx, layer->records, fp4moe_layer_bytes(layer));
+  free(layer->state);
+  free(layer);
+}
+
+size_t fp4moe_layer_bytes(const fp4moe_layer *layer) {
+  return layer->desc.experts * layer->shape.bytes;
+}
+
+fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
+                                      const fp4moe_expert_weights *weights) {
+  fp4moe_expert_weights w;
+  fp4moe_status status = fp4moe_take_struct(&w, sizeof w, weights, "fp4moe_expert_weights");
+  if (status) return status;
+  if (e >= layer->desc.experts)
+    return fp4moe_fail(FP4MOE_INVALID, "expert %zu of a layer with %zu", e, layer->desc.experts);
+  unsigned char unset = 0;
+  if (!atomic_compare_exchange_strong(&layer->state[e], &unset, 1))
+    return fp4moe_fail(FP4MOE_INVALID, "expert %zu is already set", e);
+  status = fp4moe_record_pack(&layer->desc, &layer->shape, &w, fp4moe_layer_record(layer, e));
+  atomic_store(&layer->state[e], status ? 0 : 2);
+  return status;
+}
+
+fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer) {
+  if (layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is already finished");
+  for (size_t e = 0; e < layer->desc.experts; e++)
+    if (atomic_load(&layer->state[e]) != 2)
+      return fp4moe_fail(FP4MOE_INVALID, "expert %zu was never set", e);
+  fp4moe_status status = fp4moe_context_select(layer->ctx, &layer->desc, &layer->plan);
+  if (!status) layer->finished = 1;
+  return status;
+}
+
+fp4moe_status fp4moe_layer_replan(fp4moe_layer *layer) {
+  fp4moe_plan plan;
+  if (!layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
+  fp4moe_status status = fp4moe_context_select(layer->ctx, &layer->desc, &plan);
+  if (!status) layer->plan = plan;
+  return status;
+}
+
+fp4moe_status fp4moe_layer_forward_c(fp4moe_layer *layer, fp4moe_precision precision,
+                                     const fp4moe_batch *batch) {
+  fp4moe_request request = {.cap = FP4MOE_ISA_c};
+  fp4moe_selector selector = {&layer->ctx->host, &request, NULL};
+  fp4moe_layer_desc desc = layer->desc;
+  fp4moe_plan plan;
+  desc.precision = precision;
+  fp4moe_status status = fp4moe_select(&selector, &desc, &plan);
+  if (status) return status;
+  size_t threads = batch->threads ? batch->threads : fp4moe_context_threads(layer->ctx);
+  size_t bytes = fp4moe_plan_workspace_bytes(layer, &plan, batch->tokens, batch->top_k, threads,
+                                             batch->tokens);
+  void *workspace = malloc(bytes);
+  if (!workspace) return fp4moe_fail(FP4MOE_NO_MEMORY, "a workspace of %zu bytes", bytes);
+  status = fp4moe_layer_forward_plan(layer, &plan, batch, workspace, bytes);
+  free(workspace);
+  return status;
+}
+
+static void add_name(char *buf, size_t cap, size_t *used, const fp4moe_kernel *kernel) {
+  if (!kernel || strstr(buf, kernel->name)) return;
+  size_t n = strlen(kernel->name), comma = *used != 0;
+  if (*used + comma + n < cap) {
+    if (comma) buf[*used] = ',';
+    memcpy(buf + *used + comma, kernel->name, n + 1);
+  }
+  *used += comma + n;
+}
+
+size_t fp4moe_layer_kernel_names(const fp4moe_layer *layer, const uint32_t *expert_rows, char *buf,
+                                 size_t cap) {
+  const fp4moe_plan *plan = &layer->plan;
+  size_t used = 0;
+  if (cap) buf[0] = 0;
+  for (size_t e = 0; e < layer->desc.experts; e++)
+    for (int phase = 0; phase < FP4MOE_PHASES && expert_rows[e]; phase++) {
+      const fp4moe_record *record = (const void *)fp4moe_layer_record(layer, e);
+      const fp4moe_recipe *r = fp4moe_plan_recipe(plan, record, phase, expert_rows[e]);
+      add_name(buf, cap, &used, r->gemv);
+      add_name(buf, cap, &used, r->unpack);
+      add_name(buf, cap, &used, r->gemm);
+    }
+  const fp4moe_kernel *rest[] = {plan->quant, plan->act, plan->combine, plan->store};
+  for (int i = 0; i < 4; i++) add_name(buf, cap, &used, rest[i]);
+  return used;
+}

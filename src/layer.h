@@ -1,0 +1,66 @@
+/* layer.h - a layer inside: shape, packed records, plan. */
+#ifndef FP4MOE_LAYER_H
+#define FP4MOE_LAYER_H
+
+#include <stdatomic.h>
+
+#include "context.h"
+
+/* Geometry of a layer's records; all experts have the same. Offsets in bytes (layout.h). */
+typedef struct fp4moe_shape {
+  size_t hidden, intermediate, group;
+  int gated;
+  size_t panels13, panels2; /* gate and up together; down */
+  size_t w13, w2, s13, s2;  /* panels and scales */
+  size_t globals, b13, b2, bytes;
+} fp4moe_shape;
+
+void fp4moe_shape_of(const fp4moe_layer_desc *desc, fp4moe_shape *shape);
+
+struct fp4moe_layer {
+  fp4moe_context *ctx;
+  fp4moe_layer_desc desc;
+  fp4moe_shape shape;
+  uint8_t *records;    /* [experts] of shape.bytes */
+  atomic_uchar *state; /* [experts]: 0 unset, 1 being packed, 2 packed */
+  int finished;
+  fp4moe_plan plan;
+};
+
+static inline uint8_t *fp4moe_layer_record(const fp4moe_layer *layer, size_t e) {
+  return layer->records + e * layer->shape.bytes;
+}
+
+/* Packs one expert into a record; INVALID names projection, row and block. */
+fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
+                                 const fp4moe_expert_weights *weights, uint8_t *record);
+
+/* The checkpoint's bytes again: codes [N][K/2], scales [N][K/group] of a projection (0 gate, 1 up,
+ * 2 down), densely. */
+void fp4moe_record_restore(const fp4moe_shape *shape, const uint8_t *record, int projection,
+                           uint8_t *codes, uint8_t *scales);
+
+/* INVALID where the header or the checksum does not fit, with both values. */
+fp4moe_status fp4moe_record_verify(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
+                                   const uint8_t *record);
+
+/* Checks a desc's fields. */
+fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *desc);
+
+/* forward with a plan of one's own: for the tuner, the bench and tests. */
+fp4moe_status fp4moe_layer_forward_plan(fp4moe_layer *layer, const fp4moe_plan *plan,
+                                        const fp4moe_batch *batch, void *workspace,
+                                        size_t workspace_bytes);
+size_t fp4moe_plan_workspace_bytes(const fp4moe_layer *layer, const fp4moe_plan *plan,
+                                   size_t tokens, size_t top_k, size_t threads, size_t piece);
+
+/* The batch by the C rows of a class, in a workspace of its own: the reference for measured err. */
+fp4moe_status fp4moe_layer_forward_c(fp4moe_layer *layer, fp4moe_precision precision,
+                                     const fp4moe_batch *batch);
+
+/* Distinct names of the kernels that serve a call with these rows per expert [experts],
+ * comma-separated; written like snprintf, returns the full size. */
+size_t fp4moe_layer_kernel_names(const fp4moe_layer *layer, const uint32_t *expert_rows, char *buf,
+                                 size_t cap);
+
+#endif

@@ -1,0 +1,77 @@
+/* plan.h - what the oracle hands to forward: plain data, no decisions left.
+ *
+ * A recipe is one way to multiply an expert's rows with a projection: either {gemv} (nibbles
+ * decoded in registers, mr rows at a time) or {unpack, gemm} (`panels` panels decoded into cache,
+ * k_block columns at a time, then a register-blocked gemm over all rows). The recipe depends on the
+ * expert's total rows m in the call through its bucket, never on how tasks were cut or how many
+ * threads run; a schedule depends on threads and moves no bits. */
+#ifndef FP4MOE_PLAN_H
+#define FP4MOE_PLAN_H
+
+#include "kernel.h"
+
+/* m: 1, 2, 3-4, 5-8, 9-16, 17-32, 33-64, more. */
+enum { FP4MOE_BUCKETS = 8 };
+
+static inline int fp4moe_bucket(size_t m) {
+  int b = 0;
+  while (b < FP4MOE_BUCKETS - 1 && m > (size_t)1 << b) b++;
+  return b;
+}
+
+/* The largest m of a bucket; 128 stands for the open one. */
+static inline size_t fp4moe_bucket_rows(int bucket) { return (size_t)1 << bucket; }
+
+enum { FP4MOE_GATE_UP, FP4MOE_DOWN, FP4MOE_PHASES }; /* phase 1, phase 2 */
+
+enum {
+  FP4MOE_MAX_PANELS = 12,   /* of a recipe */
+  FP4MOE_ROW_BLOCK = 256,   /* rows of an expert in one unit, at most */
+  FP4MOE_TOKEN_BLOCK = 1024 /* tokens of a phase-2 unit, at most */
+};
+
+typedef struct fp4moe_recipe {
+  const fp4moe_kernel *gemv; /* NULL: unpack + gemm */
+  const fp4moe_kernel *unpack, *gemm;
+  uint32_t panels;   /* of one unit, <= FP4MOE_MAX_PANELS; see fp4moe_panel_step */
+  uint32_t k_block;  /* columns unpacked at once, a multiple of 32; 0: all */
+  uint32_t prefetch; /* gemv: bytes ahead; gemm: 1 = the next unit's nibbles, 0 = none */
+} fp4moe_recipe;
+
+/* Workers take units in runs of remaining/(share * workers), at least one. */
+typedef struct fp4moe_schedule {
+  uint32_t bucket;  /* of tokens */
+  uint32_t threads; /* of the call */
+  uint32_t workers; /* that take part, <= threads */
+  uint32_t share;
+} fp4moe_schedule;
+
+enum { FP4MOE_SCHEDULES = 64 };
+
+typedef struct fp4moe_plan {
+  fp4moe_act_class act_class;
+  const fp4moe_kernel *quant, *act, *combine, *store;
+  fp4moe_recipe recipe[FP4MOE_PHASES][FP4MOE_BUCKETS];
+  /* For an expert whose MXFP4 scales leave the foldable range (layout.h): scale after the dot. */
+  fp4moe_recipe wide[FP4MOE_PHASES];
+  fp4moe_schedule schedule[FP4MOE_SCHEDULES];
+  uint32_t schedules;
+} fp4moe_plan;
+
+/* A unit's panels are a multiple of this: gate and up together, and whole 32-column groups of h in
+ * class i8, so that no quantiser group crosses units. */
+static inline uint32_t fp4moe_panel_step(int phase, int gated, fp4moe_act_class act) {
+  if (phase == FP4MOE_DOWN) return 1;
+  return (gated ? 2u : 1u) * (act == FP4MOE_ACT_I8 ? 2u : 1u);
+}
+
+/* The recipe of an expert with `rows` rows in the call. */
+static inline const fp4moe_recipe *fp4moe_plan_recipe(const fp4moe_plan *plan,
+                                                      const fp4moe_record *record, int phase,
+                                                      size_t rows) {
+  uint32_t flag = phase == FP4MOE_DOWN ? FP4MOE_RECORD_WIDE_2 : FP4MOE_RECORD_WIDE_13;
+  if (plan->act_class != FP4MOE_ACT_I8 && (record->flags & flag)) return &plan->wide[phase];
+  return &plan->recipe[phase][fp4moe_bucket(rows)];
+}
+
+#endif

@@ -1,0 +1,433 @@
+/* table.c - reads the selection table and finds entries in it (table.h).
+ *
+ * Input is hostile: lines are bounded, every number is checked, an entry that does not parse is
+ * dropped by line number. Nothing that stands in a table can do more than pick another kernel of
+ * the same class. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "status.h"
+#include "table.h"
+
+enum { MAX_BYTES = 8 << 20, REPORT_BYTES = 16384, MAX_WORDS = 24 };
+
+static const char *const format_names[] = {"mxfp4", "nvfp4"};
+static const char *const class_names[] = {"f32", "bf16", "int8"};
+static const char *const phase_names[] = {"gate_up", "down"};
+
+const char *fp4moe_format_name(int format) { return format_names[format]; }
+const char *fp4moe_class_name(int act) { return class_names[act]; }
+const char *fp4moe_phase_name(int phase) { return phase_names[phase]; }
+
+/* ---- Lines ---- */
+
+typedef struct {
+  fp4moe_table *table;
+  fp4moe_text report;
+  size_t line;
+  size_t recipe_cap, schedule_cap;
+  long end;       /* the count of the end line, -1: not seen */
+  uint8_t *known; /* [kernel_count] a kernel line names this row and revision */
+} reader;
+
+/* key=value words of an entry, each used once. */
+typedef struct {
+  char *key[MAX_WORDS], *value[MAX_WORDS];
+  int used[MAX_WORDS];
+  int count;
+  const char *wrong; /* the first key that is missing or has a bad value */
+} words;
+
+static int split_words(char *line, words *w) {
+  char *save = NULL;
+  memset(w, 0, sizeof *w);
+  for (char *word = strtok_r(line, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+    char *eq = strchr(word, '=');
+    if (!eq || w->count == MAX_WORDS) return 0;
+    *eq = 0;
+    w->key[w->count] = word;
+    w->value[w->count++] = eq + 1;
+  }
+  return 1;
+}
+
+static const char *word(words *w, const char *key) {
+  for (int i = 0; i < w->count; i++)
+    if (!w->used[i] && !strcmp(w->key[i], key)) {
+      w->used[i] = 1;
+      return w->value[i];
+    }
+  return NULL;
+}
+
+static uint64_t number(words *w, const char *key, uint64_t most) {
+  const char *text = word(w, key);
+  char *end;
+  errno = 0;
+  uint64_t n = text && *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : UINT64_MAX;
+  if (!text || n == UINT64_MAX || errno || *end || n > most) {
+    if (!w->wrong) w->wrong = key;
+    return 0;
+  }
+  return n;
+}
+
+static int choice(words *w, const char *key, const char *const *names, int count) {
+  const char *text = word(w, key);
+  for (int i = 0; text && i < count; i++)
+    if (!strcmp(text, names[i])) return i;
+  if (!w->wrong) w->wrong = key;
+  return 0;
+}
+
+static int bucket_word(words *w, const char *key) {
+  uint64_t rows = number(w, key, 1 << (FP4MOE_BUCKETS - 1));
+  int bucket = fp4moe_bucket((size_t)rows);
+  if (fp4moe_bucket_rows(bucket) != rows && !w->wrong) w->wrong = key;
+  return bucket;
+}
+
+/* A kernel by name@revision; NULL and wrong when it is gone or revised. */
+static const fp4moe_kernel *find_kernel(const char *name) {
+  const char *at = strrchr(name, '@');
+  if (!at) return NULL;
+  for (size_t i = 0; i < fp4moe_kernel_count; i++) {
+    const fp4moe_kernel *k = &fp4moe_kernels[i];
+    if (strlen(k->name) == (size_t)(at - name) && !strncmp(k->name, name, (size_t)(at - name)) &&
+        strtoul(at + 1, NULL, 10) == k->revision)
+      return k;
+  }
+  return NULL;
+}
+
+static const fp4moe_kernel *kernel_word(words *w, const char *key, fp4moe_op op, int format,
+                                        int act) {
+  const char *name = word(w, key);
+  const fp4moe_kernel *k = name ? find_kernel(name) : NULL;
+  if (name && (!k || k->op != op || (k->act != FP4MOE_ANY && k->act != act) ||
+               (k->format != FP4MOE_ANY && k->format != format))) {
+    if (!w->wrong) w->wrong = name;
+    return NULL;
+  }
+  return k;
+}
+
+static int words_are_done(words *w) {
+  for (int i = 0; i < w->count && !w->wrong; i++)
+    if (!w->used[i]) w->wrong = w->key[i];
+  return !w->wrong;
+}
+
+static void *grow(void *items, size_t count, size_t *cap, size_t size) {
+  if (count < *cap) return items;
+  *cap = *cap ? 2 * *cap : 64;
+  return realloc(items, *cap * size);
+}
+
+static void read_recipe_kernels(words *w, fp4moe_recipe_entry *e) {
+  fp4moe_recipe *r = &e->recipe;
+  r->gemv = kernel_word(w, "gemv", FP4MOE_OP_GEMV, e->format, e->act);
+  if (!r->gemv) {
+    r->unpack = kernel_word(w, "unpack", FP4MOE_OP_UNPACK, e->format, e->act);
+    r->gemm = kernel_word(w, "gemm", FP4MOE_OP_GEMM, e->format, e->act);
+    r->k_block = (uint32_t)number(w, "k_block", 1 << 20);
+    if ((!r->unpack || !r->gemm) && !w->wrong) w->wrong = "unpack and gemm";
+    if (r->k_block % 32 && !w->wrong) w->wrong = "k_block";
+  }
+  r->panels = (uint32_t)number(w, "panels", FP4MOE_MAX_PANELS);
+  r->prefetch = (uint32_t)number(w, "prefetch", 1 << 20);
+  uint32_t step = fp4moe_panel_step(e->phase, e->gated, (fp4moe_act_class)e->act);
+  if ((!r->panels || r->panels % step) && !w->wrong) w->wrong = "panels";
+}
+
+static int read_recipe(reader *r, words *w) {
+  fp4moe_recipe_entry e = {0};
+  e.phase = choice(w, "phase", phase_names, 2);
+  e.format = choice(w, "format", format_names, 2);
+  e.act = choice(w, "class", class_names, 3);
+  e.n = (size_t)number(w, "n", 1 << 22);
+  e.k = (size_t)number(w, "k", 1 << 22);
+  e.gated = (int)number(w, "gated", 1);
+  e.bucket = bucket_word(w, "rows");
+  e.cores = (size_t)number(w, "cores", 1 << 16);
+  e.ns = number(w, "ns", UINT64_C(1) << 50);
+  read_recipe_kernels(w, &e);
+  if (!words_are_done(w)) return 0;
+  fp4moe_table *t = r->table;
+  void *items = grow(t->recipe, t->recipes, &r->recipe_cap, sizeof e);
+  if (!items) return 0;
+  t->recipe = items;
+  t->recipe[t->recipes++] = e;
+  return 1;
+}
+
+static int read_schedule(reader *r, words *w) {
+  fp4moe_schedule_entry e = {0};
+  e.format = choice(w, "format", format_names, 2);
+  e.act = choice(w, "class", class_names, 3);
+  e.hidden = (size_t)number(w, "hidden", 1 << 20);
+  e.intermediate = (size_t)number(w, "intermediate", 1 << 20);
+  e.ns = number(w, "ns", UINT64_C(1) << 50);
+  e.schedule.bucket = (uint32_t)bucket_word(w, "tokens");
+  e.schedule.threads = (uint32_t)number(w, "threads", FP4MOE_MAX_CORES);
+  e.schedule.workers = (uint32_t)number(w, "workers", e.schedule.threads);
+  e.schedule.share = (uint32_t)number(w, "share", 1 << 16);
+  if (!e.schedule.workers && !w->wrong) w->wrong = "workers";
+  if (!e.schedule.share && !w->wrong) w->wrong = "share";
+  if (!words_are_done(w)) return 0;
+  fp4moe_table *t = r->table;
+  void *items = grow(t->schedule, t->schedules, &r->schedule_cap, sizeof e);
+  if (!items) return 0;
+  t->schedule = items;
+  t->schedule[t->schedules++] = e;
+  return 1;
+}
+
+static void read_entry(reader *r, char *line, int is_recipe) {
+  words w;
+  int ok = split_words(line, &w);
+  if (ok) ok = is_recipe ? read_recipe(r, &w) : read_schedule(r, &w);
+  if (ok) return;
+  r->table->dropped++;
+  fp4moe_text_add(&r->report, "line %zu dropped: %s\n", r->line, w.wrong ? w.wrong : "not words");
+}
+
+/* ---- Header ---- */
+
+void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][192]) {
+#if defined(__x86_64__)
+  const char *arch = "x86_64";
+#else
+  const char *arch = "aarch64";
+#endif
+  snprintf(lines[0], 192, "fp4moe-table 1");
+  snprintf(lines[1], 192, "arch %s", arch);
+  snprintf(lines[2], 192, "cpu %s %u %u %u", host->cpu.vendor, host->cpu.family, host->cpu.model,
+           host->cpu.stepping);
+  snprintf(lines[3], 192, "isa %s", fp4moe_isa_name(isa));
+  snprintf(lines[4], 192, "topology %s", host->topology);
+}
+
+void fp4moe_table_soft(const fp4moe_host *host, char line[192]) {
+  snprintf(line, 192, "soft microcode=%s kernel=%s compiler=%s", host->microcode, host->kernel,
+#if defined(__clang__)
+           "clang-" __clang_version__
+#else
+           "gcc-" __VERSION__
+#endif
+  );
+  for (char *c = line + 5; *c; c++)
+    if (*c == ' ' && strncmp(c, " kernel=", 8) && strncmp(c, " compiler=", 10)) *c = '_';
+}
+
+static void refuse(reader *r, const char *have, const char *want) {
+  r->table->refused = 1;
+  r->table->recipes = r->table->schedules = 0;
+  r->report.needed = 0;
+  fp4moe_text_add(&r->report, "line %zu is \"%.120s\", this host and version have \"%.120s\"\n",
+                  r->line, have, want);
+}
+
+static void read_line(reader *r, char *line, char header[5][192], const char *soft) {
+  if (r->line <= 5) {
+    if (strcmp(line, header[r->line - 1])) refuse(r, line, header[r->line - 1]);
+  } else if (!strncmp(line, "soft ", 5)) {
+    if (strcmp(line, soft))
+      fp4moe_text_add(&r->report, "tuned under \"%.120s\", now \"%.120s\"\n", line + 5, soft + 5);
+  } else if (!strncmp(line, "kernel ", 7)) {
+    const fp4moe_kernel *k = find_kernel(line + 7);
+    if (k) r->known[k - fp4moe_kernels] = 1;
+  } else if (!strncmp(line, "recipe ", 7) || !strncmp(line, "schedule ", 9)) {
+    int is_recipe = line[0] == 'r';
+    read_entry(r, line + (is_recipe ? 7 : 9), is_recipe);
+  } else if (!strncmp(line, "end ", 4) && r->end < 0) {
+    r->end = strtol(line + 4, NULL, 10);
+  } else {
+    refuse(r, line, "a line of a table");
+  }
+}
+
+/* ---- Order ---- */
+
+#define ORDER(a, b)                                                                                \
+  if ((a) != (b)) return (a) < (b) ? -1 : 1
+
+static int compare_recipes(const void *x, const void *y) {
+  const fp4moe_recipe_entry *a = x, *b = y;
+  ORDER(a->phase, b->phase);
+  ORDER(a->format, b->format);
+  ORDER(a->act, b->act);
+  ORDER(a->gated, b->gated);
+  ORDER(a->n, b->n);
+  ORDER(a->k, b->k);
+  ORDER(a->cores, b->cores);
+  ORDER(a->bucket, b->bucket);
+  ORDER(a->ns, b->ns);
+  const fp4moe_kernel *ka = a->recipe.gemv ? a->recipe.gemv : a->recipe.gemm;
+  const fp4moe_kernel *kb = b->recipe.gemv ? b->recipe.gemv : b->recipe.gemm;
+  ORDER(ka, kb);
+  ORDER(a->recipe.panels, b->recipe.panels);
+  ORDER(a->recipe.k_block, b->recipe.k_block);
+  ORDER(a->recipe.prefetch, b->recipe.prefetch);
+  return 0;
+}
+
+static int compare_schedules(const void *x, const void *y) {
+  const fp4moe_schedule_entry *a = x, *b = y;
+  ORDER(a->format, b->format);
+  ORDER(a->act, b->act);
+  ORDER(a->hidden, b->hidden);
+  ORDER(a->intermediate, b->intermediate);
+  ORDER(a->schedule.bucket, b->schedule.bucket);
+  ORDER(a->schedule.threads, b->schedule.threads);
+  ORDER(a->ns, b->ns);
+  ORDER(a->schedule.workers, b->schedule.workers);
+  ORDER(a->schedule.share, b->schedule.share);
+  return 0;
+}
+
+void fp4moe_table_sort(fp4moe_table *t) {
+  if (t->recipes) qsort(t->recipe, t->recipes, sizeof *t->recipe, compare_recipes);
+  if (t->schedules) qsort(t->schedule, t->schedules, sizeof *t->schedule, compare_schedules);
+}
+
+/* ---- Load ---- */
+
+static void list_new_rows(reader *r) {
+  for (size_t i = 0; i < fp4moe_kernel_count; i++)
+    if (!r->known[i] && fp4moe_cpu_has(fp4moe_kernels[i].isa))
+      fp4moe_text_add(&r->report, "not known to the tuner: %s@%u\n", fp4moe_kernels[i].name,
+                      fp4moe_kernels[i].revision);
+}
+
+static void read_text(reader *r, char *text, size_t bytes, const fp4moe_host *host,
+                      fp4moe_isa isa) {
+  char header[5][192], soft[192], *end = text + bytes;
+  fp4moe_table_header(host, isa, header);
+  fp4moe_table_soft(host, soft);
+  while (text < end && !r->table->refused) {
+    char *newline = memchr(text, '\n', (size_t)(end - text));
+    r->line++;
+    if (!newline || memchr(text, 0, (size_t)(newline - text))) {
+      refuse(r, "a line that is cut off or binary", "text");
+      return;
+    }
+    *newline = 0;
+    if (r->end >= 0) refuse(r, text, "nothing after the end line");
+    if (!r->table->refused) read_line(r, text, header, soft);
+    text = newline + 1;
+  }
+  fp4moe_table *t = r->table;
+  if (!t->refused && (r->line < 5 || r->end != (long)(t->recipes + t->schedules + t->dropped))) {
+    char have[64];
+    snprintf(have, sizeof have, "%s %ld", r->end < 0 ? "no end line," : "end", r->end);
+    refuse(r, have, "an end line with the number of entries");
+  }
+}
+
+static fp4moe_status read_file(const char *path, char **text, size_t *bytes) {
+  struct stat st;
+  FILE *f = fopen(path, "re");
+  if (!f || fstat(fileno(f), &st)) {
+    int error = errno;
+    if (f) fclose(f);
+    return fp4moe_fail(FP4MOE_SYSTEM, "table %s: %s", path, strerror(error));
+  }
+  if (!S_ISREG(st.st_mode) || st.st_size > MAX_BYTES) {
+    fclose(f);
+    return fp4moe_fail(FP4MOE_INVALID, "table %s: not a regular file of up to %d bytes", path,
+                       MAX_BYTES);
+  }
+  *text = malloc((size_t)st.st_size + 1);
+  *bytes = *text ? fread(*text, 1, (size_t)st.st_size, f) : 0;
+  fclose(f);
+  return *text ? FP4MOE_OK : fp4moe_fail(FP4MOE_NO_MEMORY, "table %s", path);
+}
+
+fp4moe_status fp4moe_table_load(const char *path, const fp4moe_host *host, fp4moe_isa isa,
+                                fp4moe_table **out) {
+  char *text = NULL;
+  size_t bytes;
+  fp4moe_status status = read_file(path, &text, &bytes);
+  if (status) return status;
+  reader r = {.table = calloc(1, sizeof *r.table), .end = -1};
+  r.known = calloc(fp4moe_kernel_count, 1);
+  r.report = (fp4moe_text){calloc(1, REPORT_BYTES), REPORT_BYTES, 0};
+  if (!r.table || !r.known || !r.report.buf) {
+    free(r.table);
+    free(r.report.buf);
+    status = fp4moe_fail(FP4MOE_NO_MEMORY, "table %s", path);
+  } else {
+    snprintf(r.table->path, sizeof r.table->path, "%s", path);
+    r.table->report = r.report.buf;
+    read_text(&r, text, bytes, host, isa);
+    if (!r.table->refused) list_new_rows(&r);
+    fp4moe_table_sort(r.table);
+    *out = r.table;
+  }
+  free(r.known);
+  free(text);
+  return status;
+}
+
+void fp4moe_table_free(fp4moe_table *table) {
+  if (!table) return;
+  free(table->report);
+  free(table->recipe);
+  free(table->schedule);
+  free(table);
+}
+
+/* ---- Find ---- */
+
+/* |log2(a/b)| in 1/1024, by integer arithmetic: no libm on the way to a decision. */
+static int log2_1024(uint64_t a) {
+  int log = 0;
+  uint64_t x = a;
+  while (x > 1) x >>= 1, log++;
+  double mantissa = (double)a / (double)(UINT64_C(1) << log), part = 0;
+  for (int bit = 512; bit; bit >>= 1) {
+    mantissa *= mantissa;
+    if (mantissa >= 2) mantissa /= 2, part += bit;
+  }
+  return log * 1024 + (int)part;
+}
+
+static int distance_1024(const fp4moe_recipe_entry *e, const fp4moe_recipe_key *key) {
+  return abs(log2_1024(e->n) - log2_1024(key->n)) + abs(log2_1024(e->k) - log2_1024(key->k));
+}
+
+static size_t gap(size_t a, size_t b) { return a > b ? a - b : b - a; }
+
+fp4moe_match fp4moe_table_find(const fp4moe_table *t, const fp4moe_recipe_key *key, size_t *first,
+                               size_t *count) {
+  const fp4moe_recipe_entry *best = NULL;
+  int best_distance = 2 * 1024 + 1;
+  *first = *count = 0;
+  for (size_t i = 0; t && i < t->recipes; i++) {
+    const fp4moe_recipe_entry *e = &t->recipe[i];
+    if (e->phase != key->phase || e->format != key->format || e->act != key->act ||
+        e->gated != key->gated || e->bucket != key->bucket || !e->n || !e->k)
+      continue;
+    int d = e->n == key->n && e->k == key->k ? -1 : distance_1024(e, key);
+    if (best && e->n == best->n && e->k == best->k && e->cores == best->cores) {
+      ++*count;
+      continue;
+    }
+    int closer = d < best_distance ||
+                 (best && d == best_distance &&
+                  (e->k > best->k ||
+                   (e->k == best->k && gap(e->cores, key->cores) < gap(best->cores, key->cores))));
+    if (!closer) continue;
+    best = e;
+    best_distance = d;
+    *first = i;
+    *count = 1;
+  }
+  if (!best) return FP4MOE_MATCH_NONE;
+  return best_distance < 0 && best->cores == key->cores ? FP4MOE_MATCH_EXACT : FP4MOE_MATCH_NEAREST;
+}

@@ -1,0 +1,90 @@
+/* table.h - the selection table: what the tuner measured on this machine, as text.
+ *
+ *   fp4moe-table 1
+ *   arch x86_64
+ *   cpu AuthenticAMD 25 17 1
+ *   isa avx512bf16
+ *   topology packages=1 nodes=1 cores=2 pus=2 l2=1048576 l3=33554432
+ *   soft microcode=... kernel=... compiler=...
+ *   kernel fp4moe_gemv_mx_bf16_1x16_avx512bf16@1        one per row known to the tuner
+ *   recipe phase=gate_up format=mxfp4 class=bf16 n=5760 k=2880 gated=1 rows=1 cores=2 ns=1234
+ *          gemv=NAME@REV panels=2 prefetch=4096          (on one line)
+ *   recipe ... unpack=NAME@REV gemm=NAME@REV panels=4 k_block=0 prefetch=1
+ *   schedule format=mxfp4 class=bf16 hidden=2880 intermediate=2880 tokens=1 threads=2 ns=1
+ *          workers=2 share=4                             (on one line)
+ *   end 2                                                entries above; a torn file lacks it
+ *
+ * The header is taken whole or the file is refused, with the line and both values. An entry whose
+ * kernel is gone or revised, or that does not parse, is dropped and reported. rows and tokens name
+ * a bucket by its largest m. A schedule moves no bits, a recipe is never keyed by threads. */
+#ifndef FP4MOE_TABLE_H
+#define FP4MOE_TABLE_H
+
+#include "host.h"
+#include "plan.h"
+#include "text.h"
+
+typedef struct fp4moe_recipe_entry {
+  int phase, format, act, gated, bucket;
+  size_t n, k, cores;
+  uint64_t ns; /* measured */
+  fp4moe_recipe recipe;
+} fp4moe_recipe_entry;
+
+typedef struct fp4moe_schedule_entry {
+  int format, act;
+  size_t hidden, intermediate;
+  uint64_t ns;
+  fp4moe_schedule schedule;
+} fp4moe_schedule_entry;
+
+typedef struct fp4moe_table {
+  char path[512];
+  int refused;  /* the header does not fit: no entry is used */
+  char *report; /* lines: refusal, dropped entries, soft differences, rows not yet tuned */
+  size_t recipes, schedules, dropped;
+  fp4moe_recipe_entry *recipe; /* sorted: key, then ns */
+  fp4moe_schedule_entry *schedule;
+} fp4moe_table;
+
+/* Reads a table. A table that is refused is FP4MOE_OK with `refused`. SYSTEM: cannot be read. */
+fp4moe_status fp4moe_table_load(const char *path, const fp4moe_host *host, fp4moe_isa isa,
+                                fp4moe_table **table);
+void fp4moe_table_free(fp4moe_table *table);
+
+/* Writes a table for this host: temporary file, fsync, rename, under a lock file; directories of
+ * the path are made. SYSTEM: nothing has changed. */
+fp4moe_status fp4moe_table_save(const char *path, const fp4moe_host *host, fp4moe_isa isa,
+                                const fp4moe_table *table);
+
+/* How a recipe entry answers a key. */
+typedef enum fp4moe_match {
+  FP4MOE_MATCH_NONE = 0,
+  FP4MOE_MATCH_NEAREST,
+  FP4MOE_MATCH_EXACT
+} fp4moe_match;
+
+typedef struct fp4moe_recipe_key {
+  int phase, format, act, gated, bucket;
+  size_t n, k, cores;
+} fp4moe_recipe_key;
+
+/* The (N, K, cores) among the entries that serves the key: the exact shape, else the least
+ * |log2 N ratio| + |log2 K ratio| up to 2.0 (ties to the larger K); then the nearest core count.
+ * *first, *count: its candidates by measured time. */
+fp4moe_match fp4moe_table_find(const fp4moe_table *table, const fp4moe_recipe_key *key,
+                               size_t *first, size_t *count);
+
+/* The lines that must fit, and the one that may differ; entries in key order, then by time. */
+void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][192]);
+void fp4moe_table_soft(const fp4moe_host *host, char line[192]);
+void fp4moe_table_sort(fp4moe_table *table);
+
+const char *fp4moe_format_name(int format); /* "mxfp4", "nvfp4" */
+const char *fp4moe_class_name(int act);     /* "f32", "bf16", "int8" */
+const char *fp4moe_phase_name(int phase);   /* "gate_up", "down" */
+
+/* The default path to write: FP4MOE_TABLE's, else root /etc/fp4moe/table, else the cache's. */
+fp4moe_status fp4moe_table_default_path(char *buf, size_t cap);
+
+#endif
