@@ -31,7 +31,7 @@ CORE     := $(KERNELS) $(wildcard src/*.c)
 IO       := $(wildcard src/io/*.c)
 CLI      := $(wildcard src/cli/*.c) autotune/measure.c
 TUNER    := $(wildcard autotune/*.c)
-TESTS    := $(wildcard tests/check*.c)
+TESTS    := $(wildcard tests/*.c)
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
 LIBS     := -lm -lpthread
@@ -64,7 +64,7 @@ $(B)/fp4moe: $(call obj,$(CLI)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(LIBS) -o $@
 $(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(LIBS) -o $@
-$(B)/check: $(call obj,$(TESTS)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+$(B)/check: $(call obj,$(TESTS) autotune/presets.c) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(IO_LIBS) $(LIBS) -o $@
 
 clean:

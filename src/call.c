@@ -121,10 +121,17 @@ static void size_scratch(fp4moe_call *c) {
             max_size(unpacked, fp4_align(fp4_unpacked_bytes(c->plan->act_class, block, s->group)));
     }
   }
+  panels += 2; /* unit_width may round up by a gate and an up panel */
   c->panel_bytes = panels * unpacked;
   c->acc_bytes = FP4MOE_ROW_BLOCK * panels * FP4MOE_PANEL * sizeof(float);
   c->scratch_bytes =
       c->panel_bytes + 2 * c->acc_bytes + fp4_align(s->hidden * sizeof(float)) + 4096;
+}
+
+/* Few tokens have few units: class i8 then lets two units share a 32-column group of h, and the one
+ * that ends it last quantises it. Otherwise a unit owns whole groups. */
+static int splits_groups(const fp4moe_call *c) {
+  return c->plan->act_class == FP4MOE_ACT_I8 && c->batch.tokens <= FP4MOE_SPLIT_TOKENS;
 }
 
 /* Takes an aligned part of the workspace; base NULL: counts. */
@@ -156,6 +163,11 @@ size_t fp4moe_call_layout(fp4moe_call *c, uint8_t *base, size_t piece) {
   c->h_row = take(start, &used, rows * sizeof *c->h_row);
   c->x = take(start, &used, piece * c->x_row_bytes);
   c->h = take(start, &used, rows * c->h_row_bytes);
+  if (splits_groups(c)) {
+    size_t i = c->layer->desc.intermediate;
+    c->h_wide = take(start, &used, rows * i * sizeof *c->h_wide);
+    c->group_done = take(start, &used, most * fp4_blocks32(i) * sizeof *c->group_done);
+  }
   c->partial = take(start, &used, c->cut.runs * piece * c->partial_stride * sizeof(float));
   c->scratch = take(start, &used, c->workers * c->scratch_bytes);
   return used + FP4MOE_ALIGN;
@@ -219,14 +231,13 @@ fp4moe_status fp4moe_call_check_id(const fp4moe_call *c, size_t token, size_t sl
 
 /* ---- Grouping ---- */
 
-/* More runs where a piece has few tokens: with one run there are H/32 units, too few for a large
- * machine. Depends on the shape and the tokens only. */
+/* With one run there are H/32 units of a token range, too few for a large machine. Runs cost memory
+ * traffic with the tokens, so many tokens have fewer. Depends on the shape and the tokens only. */
 size_t fp4moe_cut_runs(size_t hidden, size_t tokens) {
-  enum { UNITS = 640 };
-  size_t panels = tokens <= 8 ? 1 : 2;
+  size_t panels = tokens <= 8 ? 1 : 2, wanted = tokens <= 128 ? 1024 : 512;
   size_t units = (hidden / FP4MOE_PANEL + panels - 1) / panels *
                  ((tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK);
-  size_t runs = units ? (UNITS + units - 1) / units : 1;
+  size_t runs = units ? (wanted + units - 1) / units : 1;
   return runs < 1 ? 1 : runs > FP4MOE_MAX_RUNS ? FP4MOE_MAX_RUNS : runs;
 }
 
@@ -301,35 +312,64 @@ static void place_rows(fp4moe_call *c) {
     }
 }
 
+/* w13 panels of one phase-1 unit. */
+static size_t unit_width(const fp4moe_call *c, const fp4moe_active *a) {
+  size_t panels = a->recipe[FP4MOE_GATE_UP]->panels, whole = c->layer->shape.gated ? 4 : 2;
+  if (c->plan->act_class != FP4MOE_ACT_I8 || splits_groups(c)) return panels;
+  return (panels + whole - 1) / whole * whole;
+}
+
 static size_t units_of(const fp4moe_call *c, const fp4moe_active *a) {
-  size_t panels = a->recipe[FP4MOE_GATE_UP]->panels;
+  size_t panels = unit_width(c, a);
   size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK;
   return blocks * ((c->layer->shape.panels13 + panels - 1) / panels);
 }
 
-static int bits_of(uint32_t rows) {
-  int bits = 0;
-  for (; rows; rows >>= 1) bits++;
-  return bits;
+/* Cost of an expert's phase-1 unit, in rows * panels. */
+static size_t unit_size(const fp4moe_call *c, const fp4moe_active *a) {
+  size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK;
+  return blocks ? (size_t)row_cost((a->rows + blocks - 1) / blocks) * unit_width(c, a) : 0;
 }
 
-/* Phase 1 takes experts with many rows first: a counting sort by the bits of rows, stable. */
+/* Two steps to a power of two: 0, 2, 4, 5, 6, 7, ... rising with size. */
+static int log_step(size_t size) {
+  int bits = 0;
+  while (size >> bits > 3) bits++;
+  return 2 * bits + (int)(size >> bits);
+}
+
+/* Phase 1 takes dear units first: a stable counting sort of experts by log_step of their units. */
 static void order_experts(fp4moe_call *c) {
-  uint32_t at[34] = {0};
-  for (size_t i = 0; i < c->actives; i++) at[33 - bits_of(c->active[i].rows)]++;
-  for (uint32_t b = 0, sum = 0; b < 34; b++) {
+  enum { STEPS = 64 };
+  uint32_t at[STEPS] = {0};
+  for (size_t i = 0; i < c->actives; i++) at[STEPS - 1 - log_step(unit_size(c, &c->active[i]))]++;
+  for (uint32_t b = 0, sum = 0; b < STEPS; b++) {
     uint32_t n = at[b];
     at[b] = sum;
     sum += n;
   }
   for (size_t i = 0; i < c->actives; i++)
-    c->order[at[33 - bits_of(c->active[i].rows)]++] = (uint32_t)i;
+    c->order[at[STEPS - 1 - log_step(unit_size(c, &c->active[i]))]++] = (uint32_t)i;
   size_t units = 0;
   for (size_t i = 0; i < c->actives; i++) {
     c->unit_first[i] = units;
     units += units_of(c, &c->active[c->order[i]]);
   }
   c->unit_first[c->actives] = units;
+}
+
+/* Token ranges, and groups of the recipe's panels, or of two where those give too few units. */
+static void cut_tokens(fp4moe_call *c) {
+  enum { ENOUGH = 768 };
+  fp4moe_cut *cut = &c->cut;
+  size_t all = c->layer->shape.panels2;
+  cut->ranges = (c->tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK;
+  cut->range = (c->tokens + cut->ranges - 1) / cut->ranges;
+  cut->groups = (all + cut->panels - 1) / cut->panels;
+  if (cut->panels > 2 && cut->groups * cut->ranges * cut->runs < ENOUGH) {
+    cut->panels = 2;
+    cut->groups = (all + 1) / 2;
+  }
 }
 
 void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
@@ -357,10 +397,10 @@ void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
   c->rows = first;
   place_rows(c);
   order_experts(c);
-  c->cut.groups = (c->layer->shape.panels2 + c->cut.panels - 1) / c->cut.panels;
-  c->cut.ranges = (tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK;
-  c->cut.range = c->cut.ranges ? (tokens + c->cut.ranges - 1) / c->cut.ranges : 0;
+  cut_tokens(c);
   for (size_t i = 0; i < c->cut.ranges * c->cut.groups; i++) atomic_init(&c->done[i], 0);
+  size_t groups = splits_groups(c) ? fp4_blocks32(c->layer->desc.intermediate) : 0;
+  for (size_t i = 0; i < c->actives * groups; i++) atomic_init(&c->group_done[i], 0);
 }
 
 /* ---- Units ---- */
@@ -380,7 +420,7 @@ fp4moe_unit1 fp4moe_call_unit1(const fp4moe_call *c, size_t unit) {
       hi = mid;
   }
   const fp4moe_active *a = &c->active[c->order[lo]];
-  size_t width = a->recipe[FP4MOE_GATE_UP]->panels, all = c->layer->shape.panels13;
+  size_t width = unit_width(c, a), all = c->layer->shape.panels13;
   size_t groups = (all + width - 1) / width, local = unit - c->unit_first[lo];
   size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK, b = local / groups;
   size_t from = a->rows * b / blocks, to = a->rows * (b + 1) / blocks;
@@ -419,6 +459,19 @@ void fp4moe_active_rows(const fp4moe_call *c, const fp4moe_active *a, size_t tok
                         size_t *first, size_t *count) {
   *first = lower_row(c, a, token);
   *count = lower_row(c, a, token + tokens) - *first;
+}
+
+size_t fp4moe_call_most(const fp4moe_call *c, int phase) {
+  size_t units = fp4moe_call_units(c, phase), all = 0, dearest = 1;
+  for (size_t i = 0; i < c->actives; i++) {
+    const fp4moe_active *a = &c->active[i];
+    size_t size = unit_size(c, a);
+    if (a->rows) all += (size_t)row_cost(a->rows) * c->layer->shape.panels13;
+    if (size > dearest) dearest = size;
+  }
+  size_t most = phase == FP4MOE_GATE_UP ? all / (dearest * c->share * c->workers)
+                                        : units / (2 * c->share * c->workers);
+  return most < 1 ? 1 : most < units ? most : units;
 }
 
 double fp4moe_unit_cost(const fp4moe_call *c, int phase, size_t unit) {

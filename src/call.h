@@ -47,17 +47,19 @@ typedef struct fp4moe_call {
   uint32_t *cursor;      /* [E] */
   fp4moe_active *active; /* [actives], expert ascending */
   size_t actives;
-  uint32_t *order;     /* [actives], rows of the piece descending */
+  uint32_t *order;     /* [actives], dear units first */
   size_t *unit_first;  /* [actives + 1], phase-1 units of order[i] */
   atomic_uint *done;   /* [ranges * groups] runs finished */
   size_t piece;        /* tokens a piece holds */
   uint32_t *row_token; /* [piece * top_k], within the piece */
   float *row_weight;
   const void **x_row, **h_row;
-  uint8_t *x, *h;        /* activation rows of tokens, of rows */
-  float *partial;        /* [runs][piece][partial_stride] */
-  size_t partial_stride; /* floats */
-  uint8_t *scratch;      /* [workers] */
+  uint8_t *x, *h;          /* activation rows of tokens, of rows */
+  float *h_wide;           /* split groups: [rows][I] before the quantiser, else NULL */
+  atomic_uint *group_done; /* split groups: [actives][I/32] columns there, else NULL */
+  float *partial;          /* [runs][piece][partial_stride] */
+  size_t partial_stride;   /* floats */
+  uint8_t *scratch;        /* [workers] */
   size_t scratch_bytes, panel_bytes, acc_bytes;
 
   size_t token0, tokens, rows; /* of the piece */
@@ -96,6 +98,10 @@ size_t fp4moe_cut_runs(size_t hidden, size_t tokens);
 /* Units of a phase for the present piece and, per unit, its cost in weight-row units. */
 size_t fp4moe_call_units(const fp4moe_call *call, int phase);
 double fp4moe_unit_cost(const fp4moe_call *call, int phase, size_t unit);
+
+/* Most units that a worker takes at once: even of the dearest ones their cost is at most
+ * 1/(share * workers) of the phase's. */
+size_t fp4moe_call_most(const fp4moe_call *call, int phase);
 
 /* Where unit u of a phase lies. */
 typedef struct fp4moe_unit1 {

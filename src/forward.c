@@ -21,7 +21,7 @@ typedef void unit_fn(const fp4moe_call *c, size_t unit, uint8_t *scratch);
 typedef struct {
   const fp4moe_call *call;
   unit_fn *run;
-  size_t units;
+  size_t units, most; /* most: units of one take */
   _Alignas(64) atomic_size_t next;
   _Alignas(64) atomic_uint_fast64_t busy_ns; /* ends of the workers, summed */
   atomic_uint ended;
@@ -33,6 +33,7 @@ static size_t take_units(phase *p, size_t *first) {
   do {
     if (at >= p->units) return 0;
     n = (p->units - at) / (p->call->share * p->call->workers);
+    if (n > p->most) n = p->most;
     if (!n) n = 1;
   } while (!atomic_compare_exchange_weak(&p->next, &at, at + n));
   *first = at;
@@ -53,11 +54,11 @@ static void work(void *arg, size_t i) {
 }
 
 /* Runs all units; adds the phase's time and its workers' waits. */
-static void run_phase(const fp4moe_call *c, unit_fn *run, size_t units, uint64_t *ns,
+static void run_phase(const fp4moe_call *c, unit_fn *run, size_t units, size_t most, uint64_t *ns,
                       uint64_t *wait_ns) {
   const fp4moe_context_desc *d = &c->layer->ctx->desc;
   uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0;
-  phase p = {.call = c, .run = run, .units = units};
+  phase p = {.call = c, .run = run, .units = units, .most = most};
   if (!units) return;
   if (c->workers == 1 || units == 1)
     work(&p, 0);
@@ -167,6 +168,32 @@ static float code_scale(const fp4moe_call *c) {
   return c->plan->act_class == FP4MOE_ACT_I8 ? 0.5f : 1.0f; /* i8 codes are 2 * e2m1 */
 }
 
+/* h of a unit into the form that phase 2 reads. */
+static void quant_h(const fp4moe_call *c, const fp4moe_unit1 *u, const float *h, size_t column,
+                    size_t columns) {
+  for (size_t r = 0; r < u->rows; r++)
+    c->plan->quant->fn.quant(h + r * columns, FP4MOE_F32, columns,
+                             c->h + (u->row + r) * c->h_row_bytes, column,
+                             c->layer->shape.intermediate);
+}
+
+/* The same where 32-column groups are shared: who brings a group's last columns quantises it. */
+static void quant_h_shared(const fp4moe_call *c, const fp4moe_unit1 *u, const float *h,
+                           size_t column, size_t columns) {
+  size_t all = c->layer->shape.intermediate, end = column + columns;
+  atomic_uint *done = c->group_done + (size_t)(u->active - c->active) * fp4_blocks32(all);
+  for (size_t r = 0; r < u->rows; r++)
+    memcpy(c->h_wide + (u->row + r) * all + column, h + r * columns, columns * sizeof *h);
+  for (size_t at = column; at < end; at = (at / 32 + 1) * 32) {
+    size_t group = at / 32 * 32, size = all - group < 32 ? all - group : 32;
+    size_t mine = (end < group + size ? end : group + size) - at;
+    if (atomic_fetch_add(&done[at / 32], (unsigned)mine) + mine < size) continue;
+    for (size_t r = u->row; r < u->row + u->rows; r++)
+      c->plan->quant->fn.quant(c->h_wide + r * all + group, FP4MOE_F32, size,
+                               c->h + r * c->h_row_bytes, group, all);
+  }
+}
+
 static void unit_gate_up(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
   const fp4moe_shape *s = &c->layer->shape;
   const fp4moe_activation *a = &c->layer->desc.activation;
@@ -196,9 +223,7 @@ static void unit_gate_up(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
       .h_stride = columns,
   };
   c->plan->act->fn.act(&args);
-  for (size_t r = 0; r < u.rows; r++)
-    c->plan->quant->fn.quant(h + r * columns, FP4MOE_F32, columns,
-                             c->h + (u.row + r) * c->h_row_bytes, column, s->intermediate);
+  (c->group_done ? quant_h_shared : quant_h)(c, &u, h, column, columns);
 }
 
 /* Rows of one segment of a phase-2 unit into the unit's piece of the partial sums. */
@@ -286,19 +311,19 @@ static void run_piece(fp4moe_call *c, size_t token0, size_t tokens, fp4moe_stats
   size_t blocks = (tokens + QUANT_TOKENS - 1) / QUANT_TOKENS;
   fp4moe_call_group(c, token0, tokens);
   if (blocks > 1)
-    run_phase(c, quant_unit, blocks, &ns, &wait);
+    run_phase(c, quant_unit, blocks, blocks, &ns, &wait);
   else
     quant_unit(c, 0, c->scratch);
   if (c->batch.stats) stats->prepare_ns += fp4moe_now_ns() - start;
-  run_phase(c, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP), &stats->phase1_ns,
-            &stats->phase1_wait_ns);
-  run_phase(c, unit_down, fp4moe_call_units(c, FP4MOE_DOWN), &stats->phase2_ns,
-            &stats->phase2_wait_ns);
+  run_phase(c, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP),
+            fp4moe_call_most(c, FP4MOE_GATE_UP), &stats->phase1_ns, &stats->phase1_wait_ns);
+  run_phase(c, unit_down, fp4moe_call_units(c, FP4MOE_DOWN), fp4moe_call_most(c, FP4MOE_DOWN),
+            &stats->phase2_ns, &stats->phase2_wait_ns);
 }
 
 /* The largest piece that fits, 0: not even one token. */
 static size_t fit_piece(fp4moe_call *c, size_t bytes) {
-  size_t lo = 0, hi = c->batch.tokens ? c->batch.tokens : 1;
+  size_t lo = 0, hi = c->batch.tokens;
   if (fp4moe_call_layout(c, NULL, hi) <= bytes) return hi;
   while (hi - lo > 1) {
     size_t mid = (lo + hi) / 2;
@@ -313,6 +338,7 @@ static size_t fit_piece(fp4moe_call *c, size_t bytes) {
 static fp4moe_status run_call(fp4moe_call *c, void *workspace, size_t bytes) {
   fp4moe_stats none = {0}, *stats = c->batch.stats ? c->batch.stats : &none;
   uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0;
+  if (!c->batch.tokens) return FP4MOE_OK;
   size_t piece = fit_piece(c, bytes);
   if (!piece || !workspace)
     return fp4moe_fail(FP4MOE_WORKSPACE, "the workspace has %zu bytes, this call needs %zu",
@@ -364,6 +390,7 @@ static size_t limit_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits
   size_t most = fp4moe_context_threads(layer->ctx), largest = 0;
   size_t threads = l.threads ? l.threads : most;
   if (!l.top_k || threads > most || l.max_tokens > UINT32_MAX / l.top_k) return 0;
+  if (!l.max_tokens) l.max_tokens = 1;
   /* Fewer tokens may have more runs, which change at 8 and at whole token ranges only. */
   for (size_t tokens = 8; l.max_tokens;
        tokens = tokens < FP4MOE_TOKEN_BLOCK ? FP4MOE_TOKEN_BLOCK : tokens + FP4MOE_TOKEN_BLOCK) {

@@ -127,8 +127,7 @@ static uint32_t multiple_of_both(uint32_t a, uint32_t b) {
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *r) {
   enum { GEMV_BUCKETS = 4, PREFETCH_BYTES = 4096 };
-  fp4moe_act_class act = fp4moe_act_class_of(desc->precision);
-  uint32_t step = fp4moe_panel_step(phase, desc->activation.gated, act);
+  uint32_t step = fp4moe_panel_step(phase, desc->activation.gated);
   const fp4moe_kernel *gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, fp4moe_bucket_rows(bucket));
   const fp4moe_kernel *unpack = first_kernel(s, desc, FP4MOE_OP_UNPACK, 0);
   const fp4moe_kernel *gemm = first_kernel(s, desc, FP4MOE_OP_GEMM, 0);
@@ -209,10 +208,9 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
       fp4moe_select_recipe(s, desc, phase, b, r);
     }
     plan->wide[phase].gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, 8);
-    plan->wide[phase].panels =
-        plan->recipe[phase][0].gemv
-            ? plan->recipe[phase][0].panels
-            : fp4moe_panel_step(phase, desc->activation.gated, plan->act_class);
+    plan->wide[phase].panels = plan->recipe[phase][0].gemv
+                                   ? plan->recipe[phase][0].panels
+                                   : fp4moe_panel_step(phase, desc->activation.gated);
   }
   copy_schedules(s, desc, plan);
   return FP4MOE_OK;

@@ -25,9 +25,10 @@ static inline size_t fp4moe_bucket_rows(int bucket) { return (size_t)1 << bucket
 enum { FP4MOE_GATE_UP, FP4MOE_DOWN, FP4MOE_PHASES }; /* phase 1, phase 2 */
 
 enum {
-  FP4MOE_MAX_PANELS = 12,   /* of a recipe */
-  FP4MOE_ROW_BLOCK = 256,   /* rows of an expert in one unit, at most */
-  FP4MOE_TOKEN_BLOCK = 1024 /* tokens of a phase-2 unit, at most */
+  FP4MOE_MAX_PANELS = 12,    /* of a recipe */
+  FP4MOE_ROW_BLOCK = 256,    /* rows of an expert in one unit, at most */
+  FP4MOE_TOKEN_BLOCK = 1024, /* tokens of a phase-2 unit, at most */
+  FP4MOE_SPLIT_TOKENS = 8    /* class i8: up to here a 32-column group of h may have two units */
 };
 
 typedef struct fp4moe_recipe {
@@ -58,11 +59,9 @@ typedef struct fp4moe_plan {
   uint32_t schedules;
 } fp4moe_plan;
 
-/* A unit's panels are a multiple of this: gate and up together, and whole 32-column groups of h in
- * class i8, so that no quantiser group crosses units. */
-static inline uint32_t fp4moe_panel_step(int phase, int gated, fp4moe_act_class act) {
-  if (phase == FP4MOE_DOWN) return 1;
-  return (gated ? 2u : 1u) * (act == FP4MOE_ACT_I8 ? 2u : 1u);
+/* A unit's panels are a multiple of this: gate and up together. */
+static inline uint32_t fp4moe_panel_step(int phase, int gated) {
+  return phase == FP4MOE_GATE_UP && gated ? 2u : 1u;
 }
 
 /* The recipe of an expert with `rows` rows in the call. */

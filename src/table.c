@@ -140,7 +140,7 @@ static void read_recipe_kernels(words *w, fp4moe_recipe_entry *e) {
   }
   r->panels = (uint32_t)number(w, "panels", FP4MOE_MAX_PANELS);
   r->prefetch = (uint32_t)number(w, "prefetch", 1 << 20);
-  uint32_t step = fp4moe_panel_step(e->phase, e->gated, (fp4moe_act_class)e->act);
+  uint32_t step = fp4moe_panel_step(e->phase, e->gated);
   if ((!r->panels || r->panels % step) && !w->wrong) w->wrong = "panels";
 }
 

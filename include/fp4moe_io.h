@@ -1,0 +1,139 @@
+/* fp4moe_io.h - FP4 checkpoints on disk: safetensors files, and the MoE layers inside them.
+ *
+ * libfp4moe_io is a library of its own (it needs a JSON parser), used beside libfp4moe:
+ *
+ *   fp4moe_checkpoint_open -> fp4moe_checkpoint_layers / _at -> fp4moe_checkpoint_load_layer
+ *
+ * The rules of fp4moe.h hold here too: a call that fails changes nothing and leaves one line in
+ * fp4moe_error_detail(), which names the file, the tensor or field, and both values. Files are
+ * hostile until checked: sizes, offsets, names and shapes are all tested before any use.
+ *
+ * Threads: an open set or checkpoint is read-only, any number of threads may use it at once;
+ * closing it is the exception. Pointers handed out live until it is closed. */
+#ifndef FP4MOE_IO_H
+#define FP4MOE_IO_H
+
+#include "fp4moe.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Tensors --------------------------------------------------------------------------------- */
+
+#define FP4MOE_TENSOR_RANK 8 /* most dimensions of a tensor */
+
+/* One tensor of a set: row-major, dense, little-endian. */
+typedef struct fp4moe_tensor {
+  const char *name;                 /* UTF-8 */
+  const char *dtype;                /* as on disk: "U8", "I8", "F8_E4M3", "F8_E8M0", "BF16", ... */
+  size_t rank;                      /* 0 (a scalar) to FP4MOE_TENSOR_RANK */
+  size_t shape[FP4MOE_TENSOR_RANK]; /* elements; a dimension may be 0 */
+  size_t bytes;
+  const char *file;     /* path of the file that holds it */
+  uint64_t file_offset; /* bytes from the start of that file */
+} fp4moe_tensor;
+
+/* The tensors of one .safetensors file, or of all shards of a model. Data stay on disk. */
+typedef struct fp4moe_tensors fp4moe_tensors;
+
+/* path: a .safetensors file, or a model directory: one with model.safetensors.index.json (its
+ * shards make one set), else with model.safetensors. SYSTEM: a file cannot be read. INVALID: a
+ * header or index breaks a rule, a tensor of the index is not in its shard, or two shards hold the
+ * same tensor. UNSUPPORTED: a GGUF file. NO_MEMORY. */
+FP4MOE_API fp4moe_status fp4moe_tensors_open(const char *path, fp4moe_tensors **tensors);
+FP4MOE_API void fp4moe_tensors_close(fp4moe_tensors *tensors); /* NULL: nothing */
+
+FP4MOE_API size_t fp4moe_tensors_count(const fp4moe_tensors *tensors);
+
+/* Tensor i in ascending byte order of the names; NULL: i >= count. Owned by the set. */
+FP4MOE_API const fp4moe_tensor *fp4moe_tensors_at(const fp4moe_tensors *tensors, size_t i);
+
+/* NULL: no tensor has this name. */
+FP4MOE_API const fp4moe_tensor *fp4moe_tensors_find(const fp4moe_tensors *tensors,
+                                                    const char *name);
+
+/* Copies bytes [offset, offset + bytes) of a tensor of this set to dst. INVALID: beyond the
+ * tensor, or the file has become shorter. SYSTEM: the read failed. */
+FP4MOE_API fp4moe_status fp4moe_tensors_read(const fp4moe_tensors *tensors,
+                                             const fp4moe_tensor *tensor, size_t offset,
+                                             size_t bytes, void *dst);
+
+/* One tensor to write. */
+typedef struct fp4moe_tensor_data {
+  const char *name;    /* UTF-8, unique in the file, not "__metadata__" */
+  const char *dtype;   /* a safetensors dtype */
+  size_t rank;         /* at most FP4MOE_TENSOR_RANK */
+  const size_t *shape; /* [rank]; may be NULL when rank is 0 */
+  const void *data;    /* dense, as many bytes as dtype and shape say; NULL only for none */
+} fp4moe_tensor_data;
+
+/* Writes a .safetensors file, wider dtypes first so that data are aligned. The file appears whole
+ * or not at all: a temporary file beside it, fsync, rename. On failure the temporary file is gone
+ * and what was at path is as before. A symbolic link at path is replaced, not followed.
+ * INVALID (the tensor by name), NO_MEMORY, SYSTEM. */
+FP4MOE_API fp4moe_status fp4moe_tensors_write(const char *path, const fp4moe_tensor_data *list,
+                                              size_t n);
+
+/* ---- Checkpoints ----------------------------------------------------------------------------- */
+
+typedef struct fp4moe_checkpoint fp4moe_checkpoint;
+
+/* One MoE layer of a checkpoint: everything called <prefix>.*, where prefix ends in ".experts".
+ *
+ *   status       fp4  what it means
+ *   OK            1   desc is complete, the layer can be loaded and run
+ *   UNSUPPORTED   1   loads once the caller sets desc.activation: the one that config.json names
+ *                     does not exist in this library
+ *   UNSUPPORTED   0   the experts are not FP4, or of a family that is known but not read yet: a
+ *                     program may skip the layer, saying so
+ *   INVALID       0   FP4, but broken: a tensor is missing, unknown or of a wrong dtype or shape,
+ *                     or config.json disagrees. Not to be skipped in silence */
+typedef struct fp4moe_checkpoint_layer {
+  size_t layer;       /* the last number in the prefix; 0 where there is none */
+  const char *prefix; /* "model.layers.3.mlp.experts" */
+  const char *family; /* "NVFP4 (ModelOpt)", ...; "" = not FP4 */
+  int fp4;
+  fp4moe_status status;
+  const char *reason; /* one line; "" = status is OK */
+  /* Sizes and format from the tensors (0 where fp4 is 0), activation and router_weight_on_input
+   * from config.json, else the family's own. precision is BF16: the caller's to change. */
+  fp4moe_layer_desc desc;
+  size_t top_k;        /* from config.json; 0 = not known */
+  size_t first_tensor; /* its tensors are [first_tensor, first_tensor + tensor_count) of the set */
+  size_t tensor_count;
+  uint64_t bytes; /* their bytes on disk */
+} fp4moe_checkpoint_layer;
+
+/* path: as fp4moe_tensors_open. config.json in the same directory is read when it is there. A
+ * layer that cannot be used does not fail the call: see its status. A checkpoint without any MoE
+ * layer is fine and has 0 layers. Errors: as fp4moe_tensors_open, and INVALID for config.json. */
+FP4MOE_API fp4moe_status fp4moe_checkpoint_open(const char *path, fp4moe_checkpoint **checkpoint);
+FP4MOE_API void fp4moe_checkpoint_close(fp4moe_checkpoint *checkpoint); /* NULL: nothing */
+
+/* All tensors of the checkpoint, owned by it. */
+FP4MOE_API const fp4moe_tensors *fp4moe_checkpoint_tensors(const fp4moe_checkpoint *checkpoint);
+
+/* MoE layers: those that have routed experts, whether they can be run or not. */
+FP4MOE_API size_t fp4moe_checkpoint_layers(const fp4moe_checkpoint *checkpoint);
+
+/* Layer i, ascending by number and then prefix (a draft layer may repeat a number); NULL: i is out
+ * of range. Owned by the checkpoint. */
+FP4MOE_API const fp4moe_checkpoint_layer *fp4moe_checkpoint_at(const fp4moe_checkpoint *checkpoint,
+                                                               size_t i);
+
+/* Builds layer i, finished and ready for calls: experts are read one at a time into one buffer, so
+ * memory peaks at the packed layer and one expert. desc: the layer's own with precision,
+ * activation (not whether it is gated) or router_weight_on_input changed; NULL: unchanged.
+ * Several threads may load at once. Errors: the layer's status and reason; INVALID: desc
+ * contradicts the tensors, a global or block scale is not finite (the tensor by name); SYSTEM;
+ * and those of fp4moe_layer_begin and _finish. */
+FP4MOE_API fp4moe_status fp4moe_checkpoint_load_layer(const fp4moe_checkpoint *checkpoint, size_t i,
+                                                      fp4moe_context *context,
+                                                      const fp4moe_layer_desc *desc,
+                                                      fp4moe_layer **layer);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

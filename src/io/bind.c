@@ -1,0 +1,217 @@
+/* bind.c - which tensor is which weight, and whether all of them fit together.
+ *
+ * Sizes come from expert 0's up projection; from then on every tensor of the layer has exactly one
+ * dtype class and one shape that is right, so gate, up and down agree or one of them is named. What
+ * is left over once all are bound is an error too: an unknown tensor is weight that we would drop.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/checkpoint.h"
+#include "io/tensors.h"
+#include "status.h"
+
+#define EXPERTS_MAX 65536
+
+struct binder {
+  const fp4moe_tensors *tensors;
+  struct io_layer *layer;
+  char *name;           /* of the tensor last looked for */
+  unsigned char *bound; /* [info.tensor_count] */
+};
+
+static const char *const legal_dtypes[IO_PARTS][5] = {
+    [IO_CODES] = {"U8", "I8"}, [IO_SCALES] = {"U8", "I8"}, /* and the format's own */
+    [IO_GLOBAL] = {"F32"},     [IO_INPUT] = {"F32"},       [IO_BIAS] = {"BF16", "F16", "F32"},
+};
+
+static size_t group(const struct io_layer *layer) {
+  return layer->family->format == FP4MOE_MXFP4 ? 32 : 16;
+}
+
+static fp4moe_status tensor_fail(const fp4moe_tensor *tensor, const char *what, const char *have,
+                                 const char *expected) {
+  return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' has %s %s, expected %s", tensor->file,
+                     tensor->name, what, have, expected);
+}
+
+static fp4moe_status shape_fail(const fp4moe_tensor *tensor, const char *expected) {
+  char shape[IO_SHAPE_TEXT];
+  return tensor_fail(tensor, "shape", fp4moe_io_shape_text(tensor->rank, tensor->shape, shape),
+                     expected);
+}
+
+static fp4moe_status check_dtype(const struct io_layer *layer, const fp4moe_tensor *tensor,
+                                 int part) {
+  const char *own = layer->family->format == FP4MOE_MXFP4 ? "F8_E8M0" : "F8_E4M3";
+  if (part == IO_SCALES && strcmp(tensor->dtype, own) == 0) return FP4MOE_OK;
+  for (size_t i = 0; legal_dtypes[part][i]; i++)
+    if (strcmp(tensor->dtype, legal_dtypes[part][i]) == 0) return FP4MOE_OK;
+  return tensor_fail(tensor, "dtype", tensor->dtype,
+                     part == IO_SCALES ? own : legal_dtypes[part][0]);
+}
+
+/* The one right shape; stacked families are MXFP4 and keep the 16 bytes of a block apart. */
+static size_t expected_shape(const struct io_layer *layer, int projection, int part,
+                             size_t shape[FP4MOE_TENSOR_RANK]) {
+  const struct io_family *family = layer->family;
+  const fp4moe_layer_desc *desc = &layer->info.desc;
+  size_t n = projection == IO_DOWN ? desc->hidden : desc->intermediate;
+  size_t k = projection == IO_DOWN ? desc->intermediate : desc->hidden;
+  size_t rank = 0;
+  if (family->stacked) shape[rank++] = desc->experts;
+  shape[rank++] = family->interleaved && projection != IO_DOWN ? 2 * n : n;
+  if (part == IO_SCALES || (part == IO_CODES && family->stacked)) shape[rank++] = k / group(layer);
+  if (part == IO_CODES) shape[rank++] = family->stacked ? group(layer) / 2 : k / 2;
+  return rank;
+}
+
+static fp4moe_status check_shape(const struct io_layer *layer, const fp4moe_tensor *tensor,
+                                 int projection, int part) {
+  size_t shape[FP4MOE_TENSOR_RANK];
+  char text[IO_SHAPE_TEXT], expected[IO_SHAPE_TEXT + 60];
+  if (part == IO_GLOBAL || part == IO_INPUT)
+    return tensor->bytes == sizeof(float) ? FP4MOE_OK : shape_fail(tensor, "one element");
+  size_t rank = expected_shape(layer, projection, part, shape);
+  if (tensor->rank == rank && memcmp(tensor->shape, shape, rank * sizeof *shape) == 0)
+    return FP4MOE_OK;
+  snprintf(expected, sizeof expected, "%s (hidden %zu, intermediate %zu)",
+           fp4moe_io_shape_text(rank, shape, text), layer->info.desc.hidden,
+           layer->info.desc.intermediate);
+  return shape_fail(tensor, expected);
+}
+
+/* Whether any tensor of this expert is there. */
+static int has_expert(const struct binder *b, size_t expert) {
+  for (int p = 0; p < IO_PROJECTIONS; p++)
+    for (int part = 0; b->layer->family->projection[p] && part < IO_PARTS; part++)
+      if (b->layer->family->part[part] &&
+          fp4moe_io_layer_tensor(b->tensors, b->layer, expert, p, part, b->name))
+        return 1;
+  return 0;
+}
+
+/* Names the missing tensor, or the expert when all of it is missing. */
+static fp4moe_status missing(const struct binder *b, size_t expert, int projection, int part) {
+  const char *file = fp4moe_tensors_at(b->tensors, b->layer->info.first_tensor)->file;
+  int hole = !has_expert(b, expert);
+  fp4moe_io_layer_tensor(b->tensors, b->layer, expert, projection, part, b->name);
+  if (hole)
+    return fp4moe_fail(FP4MOE_INVALID,
+                       "%s: expert %zu of 0 to %zu is missing: no tensor '%.200s' nor others of it",
+                       file, expert, b->layer->info.desc.experts - 1, b->name);
+  return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.200s' is missing", file, b->name);
+}
+
+static fp4moe_status bind_tensor(const struct binder *b, size_t expert, int projection, int part) {
+  const struct io_layer *layer = b->layer;
+  const fp4moe_tensor *tensor =
+      fp4moe_io_layer_tensor(b->tensors, layer, expert, projection, part, b->name);
+  if (!tensor && part == IO_INPUT) return FP4MOE_OK; /* weight-only: no class here reads it */
+  if (!tensor) return missing(b, expert, projection, part);
+  size_t i = (size_t)((const struct io_entry *)tensor - b->tensors->entries);
+  b->bound[i - layer->info.first_tensor] = 1;
+  fp4moe_status status = check_dtype(layer, tensor, part);
+  return status == FP4MOE_OK ? check_shape(layer, tensor, projection, part) : status;
+}
+
+static fp4moe_status bind_expert(const struct binder *b, size_t expert) {
+  const struct io_family *family = b->layer->family;
+  for (int p = 0; p < IO_PROJECTIONS; p++)
+    for (int part = 0; family->projection[p] && part < IO_PARTS; part++) {
+      if (!family->part[part]) continue;
+      fp4moe_status status = bind_tensor(b, expert, p, part);
+      if (status != FP4MOE_OK) return status;
+    }
+  return FP4MOE_OK;
+}
+
+/* Numbered: the highest number + 1. Names without a proper number stay unbound, for later. */
+static fp4moe_status count_numbered(const struct binder *b) {
+  struct io_layer *layer = b->layer;
+  size_t experts = 0, e;
+  const char *rest;
+  for (size_t i = 0; i < layer->info.tensor_count; i++) {
+    const fp4moe_tensor *tensor = fp4moe_tensors_at(b->tensors, layer->info.first_tensor + i);
+    if (!fp4moe_io_expert_number(layer, tensor->name, EXPERTS_MAX - 1, &e, &rest)) continue;
+    if (e >= EXPERTS_MAX)
+      return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.200s': expert number above %d",
+                         tensor->file, tensor->name, EXPERTS_MAX - 1);
+    if (e >= experts) experts = e + 1;
+  }
+  layer->info.desc.experts = experts;
+  return FP4MOE_OK;
+}
+
+static fp4moe_status sizes_numbered(const struct binder *b, const fp4moe_tensor *up) {
+  if (up->rank != 2) return shape_fail(up, "rank 2");
+  b->layer->info.desc.intermediate = up->shape[0];
+  b->layer->info.desc.hidden = 2 * up->shape[1];
+  return FP4MOE_OK;
+}
+
+static fp4moe_status sizes_stacked(const struct binder *b, const fp4moe_tensor *up) {
+  fp4moe_layer_desc *desc = &b->layer->info.desc;
+  if (up->rank != 4 || up->shape[1] % 2 || up->shape[3] != group(b->layer) / 2)
+    return shape_fail(up, "[experts, 2 x intermediate, hidden / 32, 16]");
+  if (up->shape[0] > EXPERTS_MAX) return shape_fail(up, "at most 65536 experts");
+  desc->experts = up->shape[0];
+  desc->intermediate = up->shape[1] / 2;
+  desc->hidden = up->shape[2] * group(b->layer);
+  return FP4MOE_OK;
+}
+
+static fp4moe_status find_sizes(const struct binder *b) {
+  struct io_layer *layer = b->layer;
+  fp4moe_status status = layer->family->stacked ? FP4MOE_OK : count_numbered(b);
+  if (status != FP4MOE_OK) return status;
+  const fp4moe_tensor *up = fp4moe_io_layer_tensor(b->tensors, layer, 0, IO_UP, IO_CODES, b->name);
+  if (!up) return missing(b, 0, IO_UP, IO_CODES);
+  status = check_dtype(layer, up, IO_CODES);
+  if (status != FP4MOE_OK) return status;
+  if (up->bytes == 0) return shape_fail(up, "one that is not empty");
+  status = layer->family->stacked ? sizes_stacked(b, up) : sizes_numbered(b, up);
+  const fp4moe_layer_desc *desc = &layer->info.desc;
+  if (status != FP4MOE_OK || (desc->hidden % group(layer) | desc->intermediate % group(layer)) == 0)
+    return status;
+  return fp4moe_fail(FP4MOE_INVALID,
+                     "%s: tensor '%.160s': hidden %zu and intermediate %zu are not both multiples "
+                     "of %zu",
+                     up->file, up->name, desc->hidden, desc->intermediate, group(layer));
+}
+
+/* Names as many unbound tensors as the detail has room for. */
+static fp4moe_status check_all_bound(const struct binder *b) {
+  const fp4moe_checkpoint_layer *info = &b->layer->info;
+  char list[256] = "";
+  size_t unbound = 0, at = 0;
+  for (size_t i = 0; i < info->tensor_count; i++) {
+    if (b->bound[i]) continue;
+    const fp4moe_tensor *tensor = fp4moe_tensors_at(b->tensors, info->first_tensor + i);
+    if (at < sizeof list)
+      at += (size_t)snprintf(list + at, sizeof list - at, "%s'%.200s'", unbound ? ", " : "",
+                             tensor->name);
+    unbound++;
+  }
+  if (!unbound) return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID, "%s: %zu expert tensors that %s does not have: %s",
+                     fp4moe_tensors_at(b->tensors, info->first_tensor)->file, unbound, info->family,
+                     list);
+}
+
+fp4moe_status fp4moe_io_layer_bind(const fp4moe_tensors *tensors, struct io_layer *layer) {
+  struct binder b = {tensors, layer, malloc(strlen(layer->prefix) + IO_NAME_ROOM),
+                     calloc(layer->info.tensor_count, 1)};
+  fp4moe_status status = FP4MOE_OK;
+  layer->info.desc.format = layer->family->format;
+  if (!b.name || !b.bound)
+    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%.200s: tensor names", layer->prefix);
+  if (status == FP4MOE_OK) status = find_sizes(&b);
+  for (size_t e = 0; status == FP4MOE_OK && e < layer->info.desc.experts; e++)
+    if (e == 0 || !layer->family->stacked) status = bind_expert(&b, e);
+  if (status == FP4MOE_OK) status = check_all_bound(&b);
+  free(b.name);
+  free(b.bound);
+  return status;
+}

@@ -1,0 +1,51 @@
+/* dtype.c - the element types of safetensors, sizes in bytes, names (see tensors.h). */
+#include <stdio.h>
+#include <string.h>
+
+#include "io/tensors.h"
+
+static const struct {
+  const char *name;
+  size_t bits;
+} dtypes[] = {
+    {"BOOL", 8},        {"U8", 8},   {"I8", 8},      {"F8_E4M3", 8}, {"F8_E5M2", 8},
+    {"F8_E8M0", 8},     {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16},    {"F16", 16},    {"BF16", 16},
+    {"I32", 32},        {"U32", 32}, {"F32", 32},    {"I64", 64},    {"U64", 64},
+    {"F64", 64},        {"C64", 64},
+};
+
+size_t fp4moe_io_dtype_bits(const char *dtype, const char **constant) {
+  for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+    if (strcmp(dtypes[i].name, dtype) == 0) {
+      *constant = dtypes[i].name;
+      return dtypes[i].bits;
+    }
+  return 0;
+}
+
+int fp4moe_io_is_plain(const char *text) {
+  for (; *text; text++)
+    if ((unsigned char)*text < 0x20 || *text == 0x7f) return 0;
+  return 1;
+}
+
+const char *fp4moe_io_plain(const char *text) {
+  return fp4moe_io_is_plain(text) ? text : "(control characters)";
+}
+
+int fp4moe_io_shape_bytes(size_t bits, size_t rank, const size_t *shape, size_t *bytes) {
+  size_t n = bits;
+  for (size_t i = 0; i < rank; i++)
+    if (shape[i] > INT64_MAX || __builtin_mul_overflow(n, shape[i], &n)) return 0;
+  *bytes = n / 8;
+  return n % 8 == 0;
+}
+
+const char *fp4moe_io_shape_text(size_t rank, const size_t *shape, char text[IO_SHAPE_TEXT]) {
+  size_t at = (size_t)snprintf(text, IO_SHAPE_TEXT, "[");
+  for (size_t i = 0; i < rank; i++)
+    at += (size_t)snprintf(text + at, IO_SHAPE_TEXT - at, "%s%zu", i ? ", " : "", shape[i]);
+  snprintf(text + at, IO_SHAPE_TEXT - at, "]");
+  return text;
+}

@@ -1,0 +1,195 @@
+/* write.c - writing a safetensors file, whole or not at all.
+ *
+ * Everything is checked and the header made before a file is touched. Then: a new file beside the
+ * target (O_EXCL, so that nobody's is overwritten), fsync, rename, fsync of the directory. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/tensors.h"
+#include "status.h"
+
+struct item {
+  const fp4moe_tensor_data *data;
+  size_t bits, bytes, index;
+};
+
+static fp4moe_status check_item(const char *path, struct item *item) {
+  const fp4moe_tensor_data *data = item->data;
+  const char *constant;
+  if (!data->name || !data->dtype)
+    return fp4moe_fail(FP4MOE_INVALID, "%s: tensor %zu has no %s", path, item->index,
+                       data->name ? "dtype" : "name");
+  if (strcmp(data->name, "__metadata__") == 0)
+    return fp4moe_fail(FP4MOE_INVALID, "%s: '__metadata__' is no tensor name", path);
+  item->bits = fp4moe_io_dtype_bits(data->dtype, &constant);
+  if (!item->bits)
+    return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.200s': unknown dtype '%.60s'", path,
+                       data->name, data->dtype);
+  if (data->rank > FP4MOE_TENSOR_RANK || (data->rank && !data->shape) ||
+      !fp4moe_io_shape_bytes(item->bits, data->rank, data->shape, &item->bytes))
+    return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.200s': rank %zu, a shape without bytes", path,
+                       data->name, data->rank);
+  if (item->bytes && !data->data)
+    return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.200s': no data for %zu bytes", path,
+                       data->name, item->bytes);
+  return FP4MOE_OK;
+}
+
+static int by_width(const void *a, const void *b) {
+  const struct item *x = a, *y = b;
+  if (x->bits != y->bits) return x->bits > y->bits ? -1 : 1;
+  return x->index < y->index ? -1 : 1;
+}
+
+static fp4moe_status make_items(const char *path, const fp4moe_tensor_data *list, size_t n,
+                                struct item **items) {
+  *items = calloc(n ? n : 1, sizeof **items);
+  if (!*items) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: %zu tensors", path, n);
+  for (size_t i = 0; i < n; i++) {
+    (*items)[i] = (struct item){.data = &list[i], .index = i};
+    fp4moe_status status = check_item(path, &(*items)[i]);
+    if (status != FP4MOE_OK) return status;
+  }
+  qsort(*items, n, sizeof **items, by_width);
+  return FP4MOE_OK;
+}
+
+/* {"dtype": ..., "shape": [...], "data_offsets": [begin, end]}; NULL: no memory. */
+static json_t *make_entry(const struct item *item, size_t begin) {
+  json_t *shape = json_array();
+  int failed = !shape;
+  for (size_t i = 0; !failed && i < item->data->rank; i++)
+    failed = json_array_append_new(shape, json_integer((json_int_t)item->data->shape[i]));
+  if (!failed)
+    return json_pack("{s:s, s:o, s:[I,I]}", "dtype", item->data->dtype, "shape", shape,
+                     "data_offsets", (json_int_t)begin, (json_int_t)(begin + item->bytes));
+  json_decref(shape);
+  return NULL;
+}
+
+static fp4moe_status add_entries(const char *path, json_t *root, const struct item *items,
+                                 size_t n) {
+  size_t at = 0;
+  for (size_t i = 0; i < n; i++) {
+    const char *name = items[i].data->name;
+    if (json_object_get(root, name))
+      return fp4moe_fail(FP4MOE_INVALID, "%s: two tensors are called '%.200s'", path, name);
+    json_t *probe = json_string(name);
+    if (!probe || !fp4moe_io_is_plain(name)) {
+      json_decref(probe);
+      return fp4moe_fail(FP4MOE_INVALID, "%s: the name of tensor %zu is not plain UTF-8", path,
+                         items[i].index);
+    }
+    json_decref(probe);
+    if (json_object_set_new(root, name, make_entry(&items[i], at)) != 0)
+      return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
+    if (__builtin_add_overflow(at, items[i].bytes, &at))
+      return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.200s': file too large", path, name);
+  }
+  return FP4MOE_OK;
+}
+
+/* The JSON padded with spaces so that data begin at a multiple of 8. */
+static fp4moe_status make_header(const char *path, const struct item *items, size_t n, char **text,
+                                 size_t *bytes) {
+  json_t *root = json_object();
+  if (!root) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
+  fp4moe_status status = add_entries(path, root, items, n);
+  char *json = status == FP4MOE_OK ? json_dumps(root, JSON_COMPACT) : NULL;
+  json_decref(root);
+  if (status != FP4MOE_OK) return status;
+  int length = json ? asprintf(text, "%s%*s", json, (int)(7 & -strlen(json)), "") : -1;
+  free(json);
+  if (length < 0) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
+  *bytes = (size_t)length;
+  if (*bytes > IO_HEADER_BYTES_MAX)
+    return fp4moe_fail(FP4MOE_INVALID, "%s: header of %zu bytes, at most %zu", path, *bytes,
+                       IO_HEADER_BYTES_MAX);
+  return FP4MOE_OK;
+}
+
+static int write_all(int fd, const void *data, size_t bytes) {
+  const char *from = data;
+  while (bytes) {
+    ssize_t put = write(fd, from, bytes < (1u << 30) ? bytes : 1u << 30);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return 0;
+    from += put;
+    bytes -= (size_t)put;
+  }
+  return 1;
+}
+
+static int write_content(int fd, const char *header, size_t header_bytes, const struct item *items,
+                         size_t n) {
+  unsigned char length[8];
+  for (size_t i = 0; i < sizeof length; i++) length[i] = (unsigned char)(header_bytes >> 8 * i);
+  int ok = write_all(fd, length, sizeof length) && write_all(fd, header, header_bytes);
+  for (size_t i = 0; ok && i < n; i++) ok = write_all(fd, items[i].data->data, items[i].bytes);
+  return ok && fsync(fd) == 0;
+}
+
+/* A new file "path.tmp.<process>.<n>" with the permissions that any new file gets. */
+static int open_temporary(const char *path, char **name) {
+  for (unsigned n = 0; n < 1000; n++) {
+    if (asprintf(name, "%s.tmp.%ld.%u", path, (long)getpid(), n) < 0) break;
+    int fd = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) return fd;
+    int error = errno;
+    free(*name);
+    errno = error;
+    if (error != EEXIST) break;
+  }
+  return -1;
+}
+
+static void sync_parent(const char *path) {
+  char *dir = fp4moe_io_path_parent(path);
+  int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  if (fd >= 0) {
+    fsync(fd);
+    close(fd);
+  }
+  free(dir);
+}
+
+static fp4moe_status write_file(const char *path, const char *header, size_t header_bytes,
+                                const struct item *items, size_t n) {
+  char *temporary;
+  int fd = open_temporary(path, &temporary);
+  if (fd < 0) return fp4moe_fail(FP4MOE_SYSTEM, "%s: temporary file: %s", path, strerror(errno));
+  int ok = write_content(fd, header, header_bytes, items, n);
+  int error = errno;
+  if (close(fd) != 0 && ok) {
+    ok = 0;
+    error = errno;
+  }
+  if (ok && rename(temporary, path) != 0) {
+    ok = 0;
+    error = errno;
+  }
+  if (!ok) unlink(temporary);
+  free(temporary);
+  if (!ok) return fp4moe_fail(FP4MOE_SYSTEM, "%s: write: %s", path, strerror(error));
+  sync_parent(path);
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_tensors_write(const char *path, const fp4moe_tensor_data *list, size_t n) {
+  struct item *items = NULL;
+  char *header = NULL;
+  size_t header_bytes = 0;
+  if (!path || (n && !list))
+    return fp4moe_fail(FP4MOE_INVALID, "fp4moe_tensors_write: NULL argument");
+  fp4moe_status status = make_items(path, list, n, &items);
+  if (status == FP4MOE_OK) status = make_header(path, items, n, &header, &header_bytes);
+  if (status == FP4MOE_OK) status = write_file(path, header, header_bytes, items, n);
+  free(header);
+  free(items);
+  return status;
+}

@@ -1,0 +1,46 @@
+/* check_io.h - what the tests of files and of checkpoints share (check_io.c). */
+#ifndef FP4MOE_CHECK_IO_H
+#define FP4MOE_CHECK_IO_H
+
+#include "check.h"
+#include "fp4moe_io.h"
+
+#define MODEL_FILE "model.safetensors"
+
+/* The other half of suite "io": layers, config.json, loading. */
+void check_io_layers(CU_pSuite suite);
+
+/* A directory for the running test, made and removed with all that is in it. */
+extern char io_scratch[64];
+void io_scratch_open(void);
+void io_scratch_close(void);
+
+/* "<io_scratch>/<name>": one of four buffers in turn. */
+const char *io_at(const char *name);
+void io_put_text(const char *path, const char *text);
+
+/* Fails unless the status is the wanted one and the text, one line, has these words. */
+int io_says(fp4moe_status got, fp4moe_status want, const char *text, const char *words,
+            const char *what);
+
+/* Path of a file of tests/data/layers, valid until the next call. */
+const char *io_data_path(const char *name);
+fp4moe_checkpoint *io_open_checkpoint(const char *path); /* NULL: failed, and the test with it */
+
+/* A file in memory, to change and write again. */
+enum { BUNDLE_TENSORS = 128, BUNDLE_KEPT = 4 * BUNDLE_TENSORS };
+typedef struct bundle {
+  fp4moe_tensor_data list[BUNDLE_TENSORS];
+  size_t n;
+  void *kept[BUNDLE_KEPT]; /* memory behind the list as it was read */
+  size_t kept_count;
+} bundle;
+
+void bundle_read(bundle *m, const char *path);
+void bundle_write(const bundle *m, const char *path);
+void bundle_free(bundle *m);
+
+/* The first tensor whose name ends so; there must be one. */
+fp4moe_tensor_data *bundle_find(bundle *m, const char *ending);
+
+#endif
