@@ -1,0 +1,297 @@
+/* check_table.c - the selection table: round trip, every refusal, finding entries. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "context.h"
+
+static fp4moe_host host;
+static fp4moe_isa isa;
+static char dir[64], path[80];
+
+static void open_dir(void) {
+  fp4moe_host_read(&host);
+  isa = fp4moe_cpu_best((fp4moe_isa)(FP4MOE_ISAS - 1));
+  strcpy(dir, "/tmp/fp4moe-check-XXXXXX");
+  CHECK(mkdtemp(dir) != NULL, "mkdtemp");
+  snprintf(path, sizeof path, "%s/a/table", dir);
+}
+
+static void close_dir(void) {
+  char name[128];
+  const char *files[] = {"a/table", "a/table.lock", "a", ""};
+  for (int i = 0; i < 4; i++) {
+    snprintf(name, sizeof name, "%s/%s", dir, files[i]);
+    remove(name);
+  }
+}
+
+static const fp4moe_kernel *kernel(const char *name) {
+  for (size_t i = 0; i < fp4moe_kernel_count; i++)
+    if (!strcmp(fp4moe_kernels[i].name, name)) return &fp4moe_kernels[i];
+  check_fail(__FILE__, __LINE__, "no kernel %s", name);
+  return NULL;
+}
+
+/* Three shapes of C kernels: gemv at 1 row, unpack + gemm at 128. */
+static fp4moe_table sample(fp4moe_recipe_entry e[6]) {
+  fp4moe_table t = {.recipe = e};
+  static const size_t shapes[3][2] = {{64, 96}, {256, 96}, {64, 384}};
+  for (size_t i = 0; i < 6; i++) {
+    memset(&e[i], 0, sizeof e[i]);
+    e[i] = (fp4moe_recipe_entry){.phase = FP4MOE_DOWN,
+                                 .format = FP4MOE_MXFP4,
+                                 .act = FP4MOE_ACT_BF16,
+                                 .gated = 1,
+                                 .bucket = i < 3 ? 0 : 7,
+                                 .n = shapes[i % 3][0],
+                                 .k = shapes[i % 3][1],
+                                 .cores = host.allowed_cores,
+                                 .ns = 1000 + i};
+    e[i].recipe.panels = 2;
+    if (i < 3) {
+      e[i].recipe.gemv = kernel("fp4moe_gemv_mx_bf16_8x16_c");
+      e[i].recipe.prefetch = 512;
+    } else {
+      e[i].recipe.unpack = kernel("fp4moe_unpack_mx_bf16_c");
+      e[i].recipe.gemm = kernel("fp4moe_gemm_bf16_8x16_c");
+      e[i].recipe.k_block = 32;
+    }
+  }
+  t.recipes = 6;
+  return t;
+}
+
+static void save(const fp4moe_table *t) {
+  CHECK(!fp4moe_table_save(path, &host, isa, t), "%s", fp4moe_error_detail());
+}
+
+static fp4moe_table *load(void) {
+  fp4moe_table *t = NULL;
+  CHECK(!fp4moe_table_load(path, &host, isa, &t), "%s", fp4moe_error_detail());
+  return t;
+}
+
+static void round_trip(void) {
+  fp4moe_recipe_entry e[6];
+  fp4moe_schedule_entry schedule = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 64, 96, 77, {3, 2, 2, 8}};
+  open_dir();
+  fp4moe_table t = sample(e);
+  t.schedule = &schedule;
+  t.schedules = 1;
+  fp4moe_table_sort(&t);
+  save(&t);
+  fp4moe_table *got = load();
+  CHECK(!got->refused && !got->dropped && got->recipes == 6 && got->schedules == 1,
+        "%zu recipes, %zu schedules: %s", got->recipes, got->schedules, got->report);
+  for (size_t i = 0; i < 6; i++)
+    CHECK(!memcmp(&got->recipe[i], &e[i], sizeof e[i]), "entry %zu differs", i);
+  CHECK(!memcmp(&got->schedule[0], &schedule, sizeof schedule), "schedule differs");
+  CHECK(!strstr(got->report, "tuned under"), "%s", got->report);
+  fp4moe_table_free(got);
+  close_dir();
+}
+
+/* The saved text with `from` replaced by `to`, loaded again. */
+static fp4moe_table *edited(const char *from, const char *to) {
+  char text[65536], out[65536];
+  FILE *f = fopen(path, "r");
+  size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+  if (f) fclose(f);
+  text[n] = 0;
+  char *at = strstr(text, from);
+  CHECK(at != NULL, "no \"%s\" in the table", from);
+  if (!at) at = text;
+  *at = 0;
+  snprintf(out, sizeof out, "%s%s%s", text, to, at + strlen(from));
+  f = fopen(path, "w");
+  fputs(out, f);
+  fclose(f);
+  return load();
+}
+
+static void refusal(const char *from, const char *to, const char *says) {
+  fp4moe_recipe_entry e[6];
+  fp4moe_table t = sample(e);
+  save(&t);
+  fp4moe_table *got = edited(from, to);
+  CHECK(got->refused && !got->recipes && strstr(got->report, says), "\"%s\" -> \"%s\": %s", from,
+        to, got->report);
+  fp4moe_table_free(got);
+}
+
+static void refusals(void) {
+  open_dir();
+  refusal("fp4moe-table 1", "fp4moe-table 2", "line 1");
+  refusal("arch ", "arch z", "line 2");
+  refusal("cpu ", "cpu X", "line 3 is \"cpu X");
+  refusal("isa ", "isa x", "line 4");
+  refusal("cores=", "cores=9", "line 5");
+  refusal("end 6\n", "", "no end line");
+  refusal("end 6\n", "end 5\n", "end 5");
+  refusal("end 6\n", "end 6", "cut off");
+  refusal("end 6\n", "end 6\nrecipe x=1\n", "nothing after");
+  refusal("recipe phase", "recept phase", "a line of a table");
+  close_dir();
+}
+
+static void dropped(const char *from, const char *to, const char *says) {
+  fp4moe_recipe_entry e[6];
+  fp4moe_table t = sample(e);
+  save(&t);
+  fp4moe_table *got = edited(from, to);
+  CHECK(!got->refused && got->dropped == 1 && got->recipes == 5 && strstr(got->report, says),
+        "\"%s\" -> \"%s\": %zu dropped: %s", from, to, got->dropped, got->report);
+  fp4moe_table_free(got);
+}
+
+static void dropped_entries(void) {
+  open_dir();
+  dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c@7", "8x16_c@7");
+  dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gone@1", "fp4moe_gone");
+  dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_nv_bf16_8x16_c@1", "nv_bf16");
+  dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_quant_bf16_c@1", "quant");
+  dropped("panels=2", "panels=0", "panels");
+  dropped("panels=2", "panels=99", "panels");
+  dropped("panels=2", "panels=-2", "panels");
+  dropped("rows=1 ", "rows=3 ", "rows");
+  dropped("format=mxfp4", "format=fp8", "format");
+  dropped("k_block=32", "k_block=33", "k_block");
+  dropped("ns=1000", "ns=99999999999999999999999", "ns");
+  dropped("ns=1000", "ns=1000 color=red", "color");
+  dropped("ns=1000", "ns", "not words");
+  close_dir();
+}
+
+static void soft_lines(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  save(&t);
+  fp4moe_table *got = edited("kernel=", "kernel=9.9-");
+  CHECK(!got->refused && got->recipes == 6 && strstr(got->report, "tuned under"), "%s",
+        got->report);
+  fp4moe_table_free(got);
+  save(&t);
+  got = edited("kernel fp4moe_store_c@1\n", "");
+  CHECK(!got->refused && strstr(got->report, "not known to the tuner: fp4moe_store_c"), "%s",
+        got->report);
+  fp4moe_table_free(got);
+  close_dir();
+}
+
+static void finds_nearest(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  fp4moe_table_sort(&t);
+  const struct {
+    size_t n, k, cores;
+    fp4moe_match match;
+    size_t got_n, got_k;
+  } cases[] = {{64, 96, host.allowed_cores, FP4MOE_MATCH_EXACT, 64, 96},
+               {64, 96, host.allowed_cores + 3, FP4MOE_MATCH_NEAREST, 64, 96},
+               {208, 96, 1, FP4MOE_MATCH_NEAREST, 256, 96},
+               {64, 192, 1, FP4MOE_MATCH_NEAREST, 64, 384}, /* a tie: the larger K */
+               {64, 2048, 1, FP4MOE_MATCH_NONE, 0, 0},
+               {8192, 8192, 1, FP4MOE_MATCH_NONE, 0, 0}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    fp4moe_recipe_key key = {FP4MOE_DOWN, FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1,
+                             0,           cases[i].n,   cases[i].k,      cases[i].cores};
+    size_t first, count;
+    fp4moe_match got = fp4moe_table_find(&t, &key, &first, &count);
+    CHECK(got == cases[i].match && count == (got != FP4MOE_MATCH_NONE), "case %zu: %d, %zu", i,
+          (int)got, count);
+    if (got)
+      CHECK(t.recipe[first].n == cases[i].got_n && t.recipe[first].k == cases[i].got_k,
+            "case %zu: %zux%zu", i, t.recipe[first].n, t.recipe[first].k);
+  }
+  close_dir();
+}
+
+/* The plan takes the table's recipe, and falls back where it is not eligible. */
+static void plan_takes_recipes(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  save(&t);
+  fp4moe_context_desc desc = {.struct_size = sizeof desc, .table = path};
+  fp4moe_layer_desc d = {
+      sizeof d, 64, 96, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, {FP4MOE_SILU, 1, 0, 0, 0}, 0};
+  fp4moe_context *ctx = NULL;
+  fp4moe_plan plan;
+  char text[4096];
+  CHECK(!fp4moe_context_create(&desc, &ctx) && !fp4moe_context_select(ctx, &d, &plan), "%s",
+        fp4moe_error_detail());
+  CHECK(plan.recipe[FP4MOE_DOWN][0].gemv == kernel("fp4moe_gemv_mx_bf16_8x16_c"), "gemv");
+  CHECK(plan.recipe[FP4MOE_DOWN][7].gemm == kernel("fp4moe_gemm_bf16_8x16_c"), "gemm");
+  CHECK(!fp4moe_context_table(ctx, text, sizeof text, NULL) && strstr(text, "6 recipes"), "%s",
+        text);
+  fp4moe_table *bad = edited("cpu ", "cpu X");
+  fp4moe_table_free(bad);
+  CHECK(!fp4moe_context_reload_table(ctx, path), "%s", fp4moe_error_detail());
+  CHECK(!fp4moe_context_table(ctx, text, sizeof text, NULL) && strstr(text, "REFUSED"), "%s", text);
+  CHECK(!fp4moe_context_select(ctx, &d, &plan), "%s", fp4moe_error_detail());
+  CHECK(fp4moe_context_reload_table(ctx, "/nonexistent") == FP4MOE_SYSTEM, "a missing file");
+  fp4moe_context_destroy(ctx);
+  close_dir();
+}
+
+/* A directory that cannot be written leaves the old table as it was. */
+static void failed_writes(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  save(&t);
+  char long_path[700];
+  memset(long_path, 'x', sizeof long_path - 1);
+  long_path[sizeof long_path - 1] = 0;
+  CHECK(fp4moe_table_save(long_path, &host, isa, &t) == FP4MOE_INVALID, "a long path");
+  CHECK(fp4moe_table_save("/proc/fp4moe/table", &host, isa, &t) == FP4MOE_SYSTEM, "/proc");
+  char inside[128];
+  snprintf(inside, sizeof inside, "%s/under-a-file", path);
+  CHECK(fp4moe_table_save(inside, &host, isa, &t) == FP4MOE_SYSTEM, "under a file");
+  fp4moe_table *got = load();
+  CHECK(!got->refused && got->recipes == 6, "%s", got->report);
+  fp4moe_table_free(got);
+  close_dir();
+}
+
+/* Any bytes: refused or read, never a crash. */
+static void hostile_bytes(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  save(&t);
+  char text[65536];
+  FILE *f = fopen(path, "r");
+  size_t n = fread(text, 1, sizeof text, f);
+  fclose(f);
+  for (int i = 0; i < 300; i++) {
+    char copy[65536];
+    memcpy(copy, text, n);
+    for (int j = 0; j < 4; j++) copy[check_below(n)] = (char)check_random();
+    f = fopen(path, "w");
+    fwrite(copy, 1, check_below(2) ? n : check_below(n), f);
+    fclose(f);
+    fp4moe_table *got = load();
+    CHECK(got->recipes <= 6, "%zu recipes", got->recipes);
+    fp4moe_table_free(got);
+  }
+  close_dir();
+}
+
+void check_table(void) {
+  CU_pSuite s = check_suite("table");
+  check_test(s, "round trip", round_trip);
+  check_test(s, "refusals", refusals);
+  check_test(s, "dropped entries", dropped_entries);
+  check_test(s, "soft lines", soft_lines);
+  check_test(s, "nearest", finds_nearest);
+  check_test(s, "plan", plan_takes_recipes);
+  check_test(s, "failed writes", failed_writes);
+  check_test(s, "hostile bytes", hostile_bytes);
+}

@@ -1,0 +1,187 @@
+/* check_tasks.c - the task list of real models keeps large machines busy (pure: no weights).
+ *
+ * For every preset and token count the units of both phases are handed to simulated workers by the
+ * rule of forward.c, whoever is free takes the next run. Load is the time until the last worker
+ * ends, summed over the two phases (a barrier lies between), over the mean: at most 1.1. One
+ * exception has its own figure (bound_of). */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "call.h"
+#include "check.h"
+#include "presets.h"
+
+/* A call of a layer that has headers only. */
+typedef struct {
+  fp4moe_layer layer;
+  fp4moe_call call;
+  int32_t *ids;
+  float *weights;
+  void *workspace;
+} list;
+
+static void draw_ids(int32_t *ids, size_t tokens, size_t top_k, size_t experts) {
+  for (size_t t = 0; t < tokens; t++)
+    for (size_t s = 0; s < top_k; s++) {
+      int again;
+      do {
+        ids[t * top_k + s] = (int32_t)check_below(experts);
+        again = 0;
+        for (size_t o = 0; o < s; o++) again |= ids[t * top_k + o] == ids[t * top_k + s];
+      } while (again);
+    }
+}
+
+static list *make_list(fp4moe_context *ctx, const preset *p, fp4moe_precision precision,
+                       size_t tokens) {
+  list *l = calloc(1, sizeof *l);
+  l->layer.ctx = ctx;
+  l->layer.desc = (fp4moe_layer_desc){sizeof l->layer.desc,
+                                      p->hidden,
+                                      p->intermediate,
+                                      p->experts,
+                                      p->format,
+                                      precision,
+                                      p->activation,
+                                      p->router_weight_on_input};
+  fp4moe_shape_of(&l->layer.desc, &l->layer.shape);
+  l->layer.shape.bytes = sizeof(fp4moe_record);
+  l->layer.records = calloc(p->experts, sizeof(fp4moe_record));
+  CHECK(!fp4moe_context_select(ctx, &l->layer.desc, &l->layer.plan), "%s: %s", p->name,
+        fp4moe_error_detail());
+  l->ids = malloc(tokens * p->top_k * sizeof *l->ids);
+  l->weights = calloc(tokens * p->top_k, sizeof *l->weights);
+  draw_ids(l->ids, tokens, p->top_k, p->experts);
+  fp4moe_batch b = {.struct_size = sizeof b,
+                    .tokens = tokens,
+                    .top_k = p->top_k,
+                    .x = l->ids,
+                    .y = l->ids,
+                    .topk_ids = l->ids,
+                    .ids_dtype = FP4MOE_I32,
+                    .topk_weights = l->weights};
+  CHECK(!fp4moe_call_init(&l->call, &l->layer, &l->layer.plan, &b, NULL), "%s",
+        fp4moe_error_detail());
+  l->workspace = malloc(fp4moe_call_layout(&l->call, NULL, tokens));
+  fp4moe_call_layout(&l->call, l->workspace, tokens);
+  CHECK(!fp4moe_call_count(&l->call), "%s", fp4moe_error_detail());
+  fp4moe_call_group(&l->call, 0, tokens);
+  return l;
+}
+
+static void free_list(list *l) {
+  free(l->workspace);
+  free(l->ids);
+  free(l->weights);
+  free(l->layer.records);
+  free(l);
+}
+
+/* Time of a phase on `workers`; adds its work to *work. */
+static double simulate(const fp4moe_call *c, int phase, size_t workers, double *work) {
+  double clock[128] = {0}, last = 0;
+  size_t units = fp4moe_call_units(c, phase), most = fp4moe_call_most(c, phase);
+  for (size_t at = 0; at < units;) {
+    size_t n = (units - at) / (c->share * workers), w = 0;
+    for (size_t i = 1; i < workers; i++)
+      if (clock[i] < clock[w]) w = i;
+    if (n > most) n = most;
+    if (!n) n = 1;
+    for (size_t i = 0; i < n; i++) {
+      double cost = fp4moe_unit_cost(c, phase, at++);
+      clock[w] += cost;
+      *work += cost;
+    }
+    if (clock[w] > last) last = clock[w];
+  }
+  return last;
+}
+
+static double load_of(fp4moe_call *c, size_t workers) {
+  double work = 0, time = 0;
+  c->workers = workers;
+  for (int phase = 0; phase < FP4MOE_PHASES; phase++) time += simulate(c, phase, workers, &work);
+  return time / (work / (double)workers);
+}
+
+/* The chain of class int8 along K is one: a single active expert cannot be cut further. */
+static double bound_of(const preset *p, fp4moe_precision precision, size_t tokens) {
+  int one_expert = precision == FP4MOE_PRECISION_INT8 && tokens * p->top_k == 1;
+  return one_expert ? 1.15 : 1.1;
+}
+
+static void balanced(fp4moe_precision precision) {
+  static const size_t tokens[] = {1, 8, 64, 512}, workers[] = {16, 64, 96, 128};
+  fp4moe_context_desc desc = {.struct_size = sizeof desc, .max_threads = 128};
+  fp4moe_context *ctx = NULL;
+  setenv("FP4MOE_TABLE", "none", 1);
+  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
+  for (size_t i = 0; i < preset_count; i++) {
+    preset p = presets[i];
+    if (p.unsupported) p.activation = (fp4moe_activation){FP4MOE_SILU, 1, 0, 0, 0};
+    for (size_t m = 0; m < 4; m++) {
+      list *l = make_list(ctx, &p, precision, tokens[m]);
+      for (size_t w = 0; w < 4; w++) {
+        double load = load_of(&l->call, workers[w]);
+        CHECK(load <= bound_of(&p, precision, tokens[m]) + 1e-9,
+              "%s class %d M %zu, %zu workers: load %.3f", p.name, (int)precision, tokens[m],
+              workers[w], load);
+      }
+      free_list(l);
+    }
+  }
+  fp4moe_context_destroy(ctx);
+  unsetenv("FP4MOE_TABLE");
+}
+
+static void balanced_bf16(void) { balanced(FP4MOE_PRECISION_BF16); }
+static void balanced_f32(void) { balanced(FP4MOE_PRECISION_F32); }
+static void balanced_int8(void) { balanced(FP4MOE_PRECISION_INT8); }
+
+/* Units cover every (row, panel) and every (token, panel, segment) exactly once. */
+static void covers_everything(void) {
+  fp4moe_context *ctx = NULL;
+  fp4moe_context_desc desc = {.struct_size = sizeof desc, .max_threads = 3};
+  preset p = {"odd", 352, 160, 7, 3, FP4MOE_MXFP4, {FP4MOE_SILU, 1, 0, 0, 0}, 0, 0, NULL};
+  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
+  static const size_t tokens[] = {1, 5, 40, 1030};
+  for (size_t m = 0; m < 4; m++) {
+    list *l = make_list(ctx, &p, FP4MOE_PRECISION_BF16, tokens[m]);
+    const fp4moe_call *c = &l->call;
+    size_t cells = c->rows * c->layer->shape.panels13, seen = 0;
+    uint8_t *cell = calloc(cells, 1);
+    for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_GATE_UP); u++) {
+      fp4moe_unit1 x = fp4moe_call_unit1(c, u);
+      CHECK(x.rows >= 1 && x.rows <= FP4MOE_ROW_BLOCK, "%zu rows", x.rows);
+      for (size_t r = x.row; r < x.row + x.rows; r++)
+        for (size_t q = x.panel; q < x.panel + x.panels; q++)
+          seen += !cell[r * c->layer->shape.panels13 + q]++;
+    }
+    CHECK(seen == cells, "M %zu, phase 1: %zu of %zu cells", tokens[m], seen, cells);
+    free(cell);
+    cells = tokens[m] * c->layer->shape.panels2 * c->cut.runs, seen = 0;
+    cell = calloc(cells, 1);
+    for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_DOWN); u++) {
+      fp4moe_unit2 x = fp4moe_call_unit2(c, u);
+      for (size_t t = x.token; t < x.token + x.tokens; t++)
+        for (size_t q = x.panel; q < x.panel + x.panels; q++)
+          seen += !cell[(x.run * tokens[m] + t) * c->layer->shape.panels2 + q]++;
+    }
+    CHECK(seen == cells, "M %zu, phase 2: %zu of %zu cells", tokens[m], seen, cells);
+    for (size_t r = 0; r < c->cut.runs; r++)
+      CHECK(c->cut.run_first[r] < c->cut.run_first[r + 1], "run %zu is empty", r);
+    CHECK(c->cut.run_first[c->cut.runs] == c->actives * c->cut.k_parts, "segments");
+    free(cell);
+    free_list(l);
+  }
+  fp4moe_context_destroy(ctx);
+}
+
+void check_tasks(void) {
+  CU_pSuite s = check_suite("tasks");
+  check_test(s, "cover everything", covers_everything);
+  check_test(s, "balanced bf16", balanced_bf16);
+  check_test(s, "balanced f32", balanced_f32);
+  check_test(s, "balanced int8", balanced_int8);
+}

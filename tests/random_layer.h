@@ -1,0 +1,36 @@
+/* random_layer.h - random layers in checkpoint form and what they compute in double precision.
+ *
+ * The reference decodes every weight exactly and sums in double; it shares no code with the
+ * library but the scalar format definitions of fp4.h. */
+#ifndef FP4MOE_RANDOM_LAYER_H
+#define FP4MOE_RANDOM_LAYER_H
+
+#include "layer.h"
+
+typedef struct random_layer {
+  fp4moe_layer_desc desc;
+  int biases;
+  /* Per projection 0 gate, 1 up, 2 down: [E][N][K/2], [E][N][K/group], [E], [E][N]. */
+  uint8_t *codes[3], *scales[3];
+  float *global[3], *bias[3];
+  size_t n[3], k[3], group;
+} random_layer;
+
+/* Random codes; scales from `scale` of (projection, expert, row, block), NULL: moderate ones. */
+typedef uint8_t random_scale_fn(const random_layer *m, int projection, size_t block);
+random_layer *random_layer_new(const fp4moe_layer_desc *desc, int biases, random_scale_fn *scale);
+void random_layer_free(random_layer *m);
+
+/* The same weights as a layer of the library. */
+fp4moe_status random_layer_open(const random_layer *m, fp4moe_context *ctx, fp4moe_layer **layer);
+fp4moe_expert_weights random_layer_expert(const random_layer *m, size_t e);
+
+/* y [tokens][H] in double from x [tokens][H], with the class's quantisers before both matmuls; id
+ * -1 adds nothing. */
+void random_layer_forward(const random_layer *m, size_t tokens, size_t top_k, const float *x,
+                          const int32_t *ids, const float *weights, double *y);
+
+/* sqrt(sum (a-b)^2 / sum b^2). */
+double rel_l2(size_t n, const float *a, const double *b);
+
+#endif
