@@ -50,7 +50,8 @@ static inline size_t fp4_row_bytes(fp4moe_act_class act, size_t k) {
 }
 
 /* quant: columns [k0, k0 + k) of an activation row of row_k columns, from x[0..k) of dtype F32,
- * F16 or BF16 (any alignment of the element). k0 is a multiple of 32; so is k, or k0 + k == row_k.
+ * F16 or BF16 (any alignment of the element). k0 and k are multiples of 16; in class i8 of 32,
+ * unless k0 + k == row_k.
  * Rounding: bf16 nearest-even, |x| < 2^-126 to a signed zero, NaN to 0x7fc0. i8: d = amax/127, q =
  * rne(x/d) clamped to +-127; d < 2^-126: q = 0, d = 0; a block with NaN or Inf: q = 0, d = NaN. */
 typedef void fp4moe_quant_fn(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
@@ -96,7 +97,7 @@ typedef struct fp4moe_matmul {
   const void *const *rows; /* [m] activation rows of row_k columns */
   const uint8_t *weights;  /* gemv: nibbles; gemm: unpacked; at column k0 of the first panel */
   size_t weights_stride;   /* bytes from panel to panel, a multiple of 64 */
-  const uint8_t *scales;   /* gemv: at column k0 of the first panel; gemm: NULL */
+  const uint8_t *scales;   /* gemv: at column k0 of the first panel, 16-byte aligned; gemm: NULL */
   size_t scales_stride;    /* bytes from panel to panel, a multiple of 16 */
   float *acc;              /* [m][16 * panels] */
   size_t acc_stride;       /* floats, a multiple of 16 */
@@ -142,9 +143,10 @@ typedef struct fp4moe_combine_args {
 } fp4moe_combine_args;
 typedef void fp4moe_combine_fn(const fp4moe_combine_args *a);
 
-/* store: y[0..n) = round(((p0 + p1) + ...) + 0), accumulate: round(y + (...)), where p_i = partials
+/* store: y[0..n) = round(0 + ((p0 + p1) + ...)), accumulate: round(y + (...)), where p_i = partials
  * + i * stride floats. n is a multiple of 16; y has any alignment of its element. BF16 and F16
- * round to nearest-even; BF16 takes |x| < 2^-126 to zero. Without accumulate y is not read. */
+ * round to nearest-even; BF16 takes |x| < 2^-126 to zero; a NaN is 0x7fc00000, 0x7e00 or 0x7fc0.
+ * Without accumulate y is not read. */
 typedef void fp4moe_store_fn(size_t n, size_t parts, const float *partials, size_t stride,
                              fp4moe_dtype dtype, int accumulate, void *y);
 
@@ -202,8 +204,10 @@ typedef struct fp4moe_kernel {
 } fp4moe_kernel;
 
 /* Float bound of a matmul row against exact arithmetic on the row's own inputs:
- *   |acc - exact| <= (err * K/32 + 4) * 2^-24 * sum|a*w| + 2K * 2^-126 * (largest scale)
- * (the last term: VDPBF16PS takes subnormal products and sums to zero). */
+ *   |acc - exact| <= (err * K/32 + 4) * 2^-24 * sum|a*w| + 2K * 2^-126 * max(1, largest scale)
+ * (the last term: VDPBF16PS takes subnormal products and sums to zero).
+ * "Same bits" of an FP32 result means: NaN where the C row has NaN, else its bits; which NaN an
+ * operation yields differs from compiler to compiler. quant, unpack and store fix theirs. */
 
 /* Prototypes of every variant, from the list. */
 #define UNPACK(w, a, isa, rev) fp4moe_unpack_fn fp4moe_unpack_##w##_##a##_##isa;

@@ -41,7 +41,7 @@ static inline size_t fp4_align(size_t bytes) {
   return (bytes + FP4MOE_ALIGN - 1) & ~(size_t)(FP4MOE_ALIGN - 1);
 }
 
-/* Position inside 8 k of BF16 element j (and back: element at position j). */
+/* BF16 activations: the element that stands at each position of 8 k. */
 static const uint8_t fp4_bf16_order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
 
 static inline size_t fp4_panels(size_t n) { return (n + FP4MOE_PANEL - 1) / FP4MOE_PANEL; }

@@ -1,0 +1,75 @@
+/* quant_avx512.c - quant in AVX-512: 16 elements a step, the bits of quant_c.c.
+ *
+ * A block of 16 at the end of an i8 row is one of 32 whose upper half is zero and is not written.
+ * The maximum of an i8 block is taken on the bits of the magnitudes, where Inf and NaN stand above
+ * every finite number; the division is a division. */
+#include "quant.h"
+#include "quant_avx512.h"
+
+void fp4moe_quant_f32_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                             size_t row_k) {
+  (void)row_k;
+  for (size_t i = 0; i < k; i += 16)
+    _mm512_store_ps((float *)row + k0 + i, fp4_load_avx512(x, dtype, i));
+}
+
+/* fp4_bf16_order as a byte shuffle: word i comes from bytes 2 * order[i] and the next. */
+static inline __m128i order_bytes(void) {
+  const __m128i order = _mm_cvtepu8_epi16(_mm_loadl_epi64((const void *)fp4_bf16_order));
+  return _mm_add_epi16(_mm_mullo_epi16(order, _mm_set1_epi16(0x0202)), _mm_set1_epi16(0x0100));
+}
+
+void fp4moe_quant_bf16_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                              size_t row_k) {
+  (void)row_k;
+  const __m256i order = _mm256_broadcastsi128_si256(order_bytes());
+  for (size_t i = 0; i < k; i += 16)
+    _mm256_store_si256(
+        (__m256i *)(void *)((uint16_t *)row + k0 + i),
+        _mm256_shuffle_epi8(fp4_to_bf16_avx512(fp4_load_avx512(x, dtype, i)), order));
+}
+
+typedef struct {
+  __m512 half[2];
+} block;
+
+static inline uint32_t top_of(block x) {
+  const __m512i mask = _mm512_set1_epi32(0x7fffffff);
+  return _mm512_reduce_max_epu32(
+      _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(x.half[0]), mask),
+                       _mm512_and_si512(_mm512_castps_si512(x.half[1]), mask)));
+}
+
+static inline __m512i to_codes(__m512 x, float d) {
+  const __m512i limit = _mm512_set1_epi32(127);
+  const __m512i q = _mm512_cvtps_epi32(_mm512_div_ps(x, _mm512_set1_ps(d)));
+  return _mm512_max_epi32(_mm512_min_epi32(q, limit),
+                          _mm512_sub_epi32(_mm512_setzero_si512(), limit));
+}
+
+/* Block number i of the row: n = 32 or 16 columns. */
+static inline void quant_block(block x, size_t i, size_t n, const fp4_i8_row *to) {
+  const uint32_t top = top_of(x);
+  float d = fp4_f32_from_bits(top) / 127;
+  const int finite = top < 0x7f800000, zero = !finite || d < 0x1p-126f;
+  if (zero) d = finite ? 0 : fp4_f32_from_bits(0x7fc00000);
+  to->d[i] = d;
+  to->sum[i] = 0;
+  for (size_t h = 0; h < n / 16; h++) {
+    const __m512i q = zero ? _mm512_setzero_si512() : to_codes(x.half[h], d);
+    _mm_store_si128((__m128i *)(void *)(to->q + 32 * i + 16 * h), _mm512_cvtepi32_epi8(q));
+    to->half[2 * i + h] = -12 * _mm512_reduce_add_epi32(q);
+    to->sum[i] += to->half[2 * i + h];
+  }
+}
+
+void fp4moe_quant_i8_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                            size_t row_k) {
+  const fp4_i8_row to = fp4_i8_row_at(row, row_k, k0);
+  for (size_t i = 0; i < k; i += 32) {
+    const size_t n = k - i < 32 ? 16 : 32;
+    const block b = {{fp4_load_avx512(x, dtype, i),
+                      n == 32 ? fp4_load_avx512(x, dtype, i + 16) : _mm512_setzero_ps()}};
+    quant_block(b, i / 32, n, &to);
+  }
+}

@@ -1,0 +1,59 @@
+/* quant_c.c - the specification of quant: a caller's row in the form of an activation class.
+ *
+ * Every source element is first FP32, exactly; what follows is the rounding of kernel.h. No element
+ * of another block, and nothing outside the columns asked for, is read or written. */
+#include <math.h>
+
+#include "quant.h"
+
+void fp4moe_quant_f32_c(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                        size_t row_k) {
+  (void)row_k;
+  float *to = (float *)row + k0;
+  for (size_t i = 0; i < k; i++) to[i] = fp4_load(x, dtype, i);
+}
+
+void fp4moe_quant_bf16_c(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                         size_t row_k) {
+  (void)row_k;
+  uint16_t *to = (uint16_t *)row + k0;
+  for (size_t at = 0; at < k; at++)
+    to[at] = fp4_to_bf16(fp4_load(x, dtype, at / 8 * 8 + fp4_bf16_order[at % 8]));
+}
+
+/* Writes the codes of one block and returns its d. */
+static float quant_block(const float *x, size_t n, int8_t *q) {
+  uint32_t top = 0; /* largest magnitude, as bits: above every finite one stand Inf and NaN */
+  for (size_t i = 0; i < n; i++) {
+    uint32_t mag = fp4_f32_bits(x[i]) & 0x7fffffff;
+    if (mag > top) top = mag;
+  }
+  memset(q, 0, n);
+  if (top >= 0x7f800000) return fp4_f32_from_bits(0x7fc00000);
+  float d = fp4_f32_from_bits(top) / 127;
+  if (d < 0x1p-126f) return 0;
+  for (size_t i = 0; i < n; i++) {
+    float r = nearbyintf(x[i] / d);
+    q[i] = (int8_t)(r > 127 ? 127 : r < -127 ? -127 : r);
+  }
+  return d;
+}
+
+static int32_t sum_of(const int8_t *q, size_t n) {
+  int32_t sum = 0;
+  for (size_t i = 0; i < n; i++) sum += q[i];
+  return sum;
+}
+
+void fp4moe_quant_i8_c(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                       size_t row_k) {
+  const fp4_i8_row to = fp4_i8_row_at(row, row_k, k0);
+  for (size_t at = 0; at < k; at += 32) {
+    size_t n = k - at < 32 ? k - at : 32;
+    float block[32];
+    for (size_t i = 0; i < n; i++) block[i] = fp4_load(x, dtype, at + i);
+    to.d[at / 32] = quant_block(block, n, to.q + at);
+    to.sum[at / 32] = -12 * sum_of(to.q + at, n);
+    for (size_t i = 0; i < n; i += 16) to.half[(at + i) / 16] = -12 * sum_of(to.q + at + i, 16);
+  }
+}

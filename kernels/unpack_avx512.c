@@ -1,0 +1,115 @@
+/* unpack_avx512.c - FP4 panels to BF16 panels, the block scale folded in.
+ *
+ * Vector i of the four that one vector of nibbles becomes is the pair i of layout.h: both 16-bit
+ * halves of 32-bit lane j belong to row j, so one scale vector serves both.
+ *
+ * Two paths, chosen per scale block of 16 rows. Common scales never leave 16 bits: a power of two
+ * is an integer added to the bits of a BF16, under a mask that keeps zeros; E4M3's fraction is a
+ * choice between two patterns. The others (the ends of E8M0; E4M3 that is zero, negative, subnormal
+ * or NaN) multiply each half in FP32, as the _c row does: exact but for overflow. */
+#include "decode_avx512.h"
+#include "kernel.h"
+
+enum { MX_GROUP = 32, NV_GROUP = 16, ONE = 0x3f80 /* 1.0 in BF16 */ };
+
+/* Any scale. Products have at most six significant bits, so the upper half of FP32 holds them. */
+static void unpack_bf16_any_avx512(const uint8_t *nibbles, __m512 scale, size_t group, char *out) {
+  const __m512i table = fp4_e2m1_bf16(), upper = _mm512_set1_epi32((int)0xffff0000);
+  for (size_t v = 0; v < group / 8; v++) {
+    __m512i x = _mm512_load_si512(nibbles + 64 * v);
+    FP4_UNROLL for (size_t i = 0; i < 4; i++) {
+      const __m512i b = fp4_next_pair(table, &x);
+      const __m512 lo = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), scale);
+      const __m512 hi = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(b, upper)), scale);
+      const __m512i lo16 = _mm512_srli_epi32(_mm512_castps_si512(lo), 16);
+      const __m512i hi16 = _mm512_and_si512(_mm512_castps_si512(hi), upper);
+      _mm512_store_si512(out + 256 * v + 64 * i, _mm512_or_si512(hi16, lo16));
+    }
+  }
+}
+
+/* 16 scale bytes, once in each quarter. */
+FP4_INLINE __m512i load16(const uint8_t *s) {
+  return _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)s));
+}
+
+/* Is first <= s <= last for all 16 bytes? */
+FP4_INLINE int within(__m512i s, int first, int last) {
+  const __m128i above = _mm_sub_epi8(_mm512_castsi512_si128(s), _mm_set1_epi8((char)first));
+  return !_mm_cmpgt_epu8_mask(above, _mm_set1_epi8((char)(last - first)));
+}
+
+/* Byte j in both 16-bit halves of 32-bit lane j. */
+FP4_INLINE __m512i spread(__m512i s) {
+  const __m512i first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i twice = _mm512_or_si512(first, _mm512_slli_epi32(first, 16));
+  return _mm512_shuffle_epi8(s, _mm512_or_si512(twice, _mm512_set1_epi32((int)0x80008000)));
+}
+
+/* One scale block: (weight & keep) + add where the weight is not zero. */
+FP4_INLINE void fold(const uint8_t *nibbles, __m512i table, __m512i keep, __m512i add, size_t group,
+                     char *out) {
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  FP4_UNROLL for (size_t v = 0; v < group / 8; v++) {
+    __m512i x = _mm512_load_si512(nibbles + 64 * v);
+    FP4_UNROLL for (size_t i = 0; i < 4; i++) {
+      const __m512i b = fp4_next_pair(table, &x);
+      const __mmask32 nonzero = _mm512_test_epi16_mask(b, magnitude);
+      const __m512i w = _mm512_mask_add_epi16(b, nonzero, _mm512_and_si512(b, keep), add);
+      _mm512_store_si512(out + 256 * v + 64 * i, w);
+    }
+  }
+}
+
+/* 2 <= s <= 252: every product is a normal BF16, and s moves its exponent by s - 127. */
+void fp4moe_unpack_mx_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t k,
+                                  void *panel) {
+  const __m512i table = fp4_e2m1_bf16(), all = _mm512_set1_epi32(-1);
+  char *out = panel;
+  for (size_t k0 = 0; k0 < k; k0 += MX_GROUP) {
+    for (; k0 < k; k0 += MX_GROUP) {
+      const __m512i s = load16(scales + k0 / 2);
+      if (!within(s, 2, 252)) break;
+      const __m512i add = _mm512_sub_epi16(_mm512_slli_epi16(spread(s), 7), _mm512_set1_epi16(ONE));
+      fold(nibbles + 8 * k0, table, all, add, MX_GROUP, out + 32 * k0);
+    }
+    if (k0 < k) {
+      const __m128i s = _mm_load_si128((const __m128i *)(scales + k0 / 2));
+      const __mmask16 nan = _mm_cmpeq_epi8_mask(s, _mm_set1_epi8(-1));
+      const __m512 scale = _mm512_mask_mov_ps(fp4_e8m0_f32(s), nan, fp4_nan_f32());
+      unpack_bf16_any_avx512(nibbles + 8 * k0, scale, MX_GROUP, out + 32 * k0);
+    }
+  }
+}
+
+/* Positive normal s: its BF16 bits are (s << 4) + (120 << 7), and for e a power of two
+ *   bits(e * s)       = bits(e) + bits(s) - bits(1)
+ *   bits(1.5 * e * s) = bits(e) + bits(1.5 * s) - bits(1)
+ *                     = bits(1.5 * e) + d + bits(s) - bits(1)
+ * where d, 0 to 20, is a function of the fraction of s. The table's 1.5, 3 and 6 have the bits of
+ * 28 set, which cover every d; `keep` leaves those of this row's. */
+void fp4moe_unpack_nv_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t k,
+                                  void *panel) {
+  const __m512i plain = fp4_e2m1_bf16();
+  const __mmask32 with_half = _mm512_test_epi16_mask(plain, _mm512_set1_epi16(0x40));
+  const __m512i table = _mm512_mask_add_epi16(plain, with_half, plain, _mm512_set1_epi16(28));
+  const __m512i d = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 8, 16, 20, 16, 12, 8, 4));
+  char *out = panel;
+  for (size_t k0 = 0; k0 < k; k0 += NV_GROUP) {
+    for (; k0 < k; k0 += NV_GROUP) {
+      const __m512i s = load16(scales + k0);
+      if (!within(s, 0x08, 0x7e)) break;
+      const __m512i both = spread(s);
+      const __m512i keep =
+          _mm512_permutexvar_epi16(both, _mm512_or_si512(d, _mm512_set1_epi16(~28)));
+      const __m512i add =
+          _mm512_sub_epi16(_mm512_slli_epi16(both, 4), _mm512_set1_epi16(ONE - (120 << 7)));
+      fold(nibbles + 8 * k0, table, keep, add, NV_GROUP, out + 32 * k0);
+    }
+    if (k0 < k) {
+      const __m128i s = _mm_load_si128((const __m128i *)(scales + k0));
+      const __m512 scale = _mm512_mul_ps(fp4_e4m3_f32_256th(s), _mm512_set1_ps(0x1p8f));
+      unpack_bf16_any_avx512(nibbles + 8 * k0, scale, NV_GROUP, out + 32 * k0);
+    }
+  }
+}

@@ -1,0 +1,346 @@
+/* check.c - the program build/check: runs every suite, counts, and the harness of check.h.
+ *
+ *   check [SEED] [-f GLOB]     GLOB matches a test's, kernel's or suite's name
+ *
+ * The first line is the seed. The last line of stdout is `N passed, N failed, N skipped`; exit
+ * status 1 if one failed. Each test is one, a kernel row in a test is one, a skipped name is one.
+ */
+#include "check.h"
+
+#include <fnmatch.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cpu.h"
+
+enum { MAX_TESTS = 4096, MAX_SKIPS = 512, MAX_BUFFERS = 256, MAX_SAID = 5 };
+
+typedef struct row_test {
+  CU_pTest test;
+  check_row_fn *run;
+  const fp4moe_kernel *row;
+} row_test;
+
+typedef struct buffer {
+  uint8_t *map, *data;
+  size_t mapped, bytes;
+} buffer;
+
+static row_test row_tests[MAX_TESTS];
+static size_t row_test_count;
+static struct { char *name, *why; } skips[MAX_SKIPS];
+static size_t skip_count, passed, failed, suite_failed;
+static buffer buffers[MAX_BUFFERS];
+static size_t buffer_count;
+static uint64_t seed, state;
+static const char *glob;
+
+/* The running test. */
+static const char *now_suite = "-", *now_test = "-";
+static unsigned now_said;
+static int now_skipped;
+
+static void die(const char *what) {
+  perror(what);
+  exit(2);
+}
+
+/* ---- Random: splitmix64 ---- */
+
+uint64_t check_random(void) {
+  uint64_t z = state += UINT64_C(0x9e3779b97f4a7c15);
+  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+  return z ^ z >> 31;
+}
+
+size_t check_below(size_t n) { return (size_t)((check_random() >> 32) * n >> 32); }
+
+float check_uniform(float low, float high) {
+  return low + (high - low) * ((float)(check_random() >> 40) * 0x1p-24f);
+}
+
+float check_float(void) {
+  uint32_t bits = (uint32_t)check_random();
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+static void reseed(const char *name) {
+  state = seed;
+  for (; *name; name++) state = (state ^ (uint8_t)*name) * UINT64_C(0x100000001b3);
+}
+
+/* ---- Registering ---- */
+
+CU_pSuite check_suite(const char *name) {
+  CU_pSuite suite = CU_add_suite(name, NULL, NULL);
+  if (!suite) die(name);
+  return suite;
+}
+
+void check_test(CU_pSuite suite, const char *name, void (*test)(void)) {
+  if (!CU_add_test(suite, name, test)) die(name);
+}
+
+/* The CUnit function of every row test: finds out which one it is. */
+static void run_row(void) {
+  CU_pTest test = CU_get_current_test();
+  for (size_t i = 0; i < row_test_count; i++)
+    if (row_tests[i].test == test) row_tests[i].run(row_tests[i].row);
+}
+
+void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *test) {
+  for (size_t i = 0; i < fp4moe_kernel_count; i++) {
+    const fp4moe_kernel *row = &fp4moe_kernels[i];
+    char text[160], why[64];
+    if (row->op != op) continue;
+    if (!fp4moe_cpu_has(row->isa)) {
+      snprintf(why, sizeof why, "this CPU has no %s", fp4moe_isa_name(row->isa));
+      check_skip(row->name, why);
+      continue;
+    }
+    snprintf(text, sizeof text, "%s %s", name, row->name);
+    CU_pTest added = CU_add_test(suite, text, run_row);
+    if (!added || row_test_count == MAX_TESTS) die(text);
+    row_tests[row_test_count++] = (row_test){added, test, row};
+  }
+}
+
+static const fp4moe_kernel *find_c(fp4moe_op op, int format, int act, int kind, int gated) {
+  for (size_t i = 0; i < fp4moe_kernel_count; i++) {
+    const fp4moe_kernel *row = &fp4moe_kernels[i];
+    if (row->isa == FP4MOE_ISA_c && row->op == op && row->format == format && row->act == act &&
+        row->kind == kind && row->gated == gated)
+      return row;
+  }
+  die("no specification row");
+  return NULL;
+}
+
+const fp4moe_kernel *check_spec(const fp4moe_kernel *row) {
+  return find_c(row->op, row->format, row->act, row->kind, row->gated);
+}
+
+const fp4moe_kernel *check_c_row(fp4moe_op op, int format, int act) {
+  return find_c(op, format, act, FP4MOE_ANY, FP4MOE_ANY);
+}
+
+/* ---- Failing and skipping ---- */
+
+static void say(const char *file, int line, const char *text) {
+  if (now_said++ < MAX_SAID)
+    printf("FAIL %s / %s (seed %llu)\n     %s:%d: %s\n", now_suite, now_test,
+           (unsigned long long)seed, file, line, text);
+}
+
+void check_fail(const char *file, int line, const char *format, ...) {
+  char text[512];
+  va_list list;
+  va_start(list, format);
+  vsnprintf(text, sizeof text, format, list);
+  va_end(list);
+  if (now_said < MAX_SAID) /* CUnit walks its list of failures for each one */
+    CU_assertImplementation(CU_FALSE, (unsigned)line, text, file, "", CU_FALSE);
+  say(file, line, text);
+}
+
+void check_skip(const char *name, const char *why) {
+  now_skipped = 1;
+  if (glob && CU_get_current_test() == NULL && fnmatch(glob, name, 0)) return;
+  for (size_t i = 0; i < skip_count; i++)
+    if (!strcmp(skips[i].name, name)) return;
+  if (skip_count == MAX_SKIPS) die("too many skips");
+  skips[skip_count].name = strdup(name);
+  skips[skip_count++].why = strdup(why);
+}
+
+int check_same(const char *file, int line, const void *got, const void *want, size_t count,
+               size_t size, const char *what) {
+  const uint8_t *g = got, *w = want;
+  for (size_t i = 0; i < count; i++) {
+    uint64_t x = 0, y = 0;
+    if (!memcmp(g + i * size, w + i * size, size)) continue;
+    memcpy(&x, g + i * size, size < 8 ? size : 8);
+    memcpy(&y, w + i * size, size < 8 ? size : 8);
+    check_fail(file, line, "%s, element %zu: %#llx, expected %#llx", what, i, (unsigned long long)x,
+               (unsigned long long)y);
+    return 0;
+  }
+  return 1;
+}
+
+int check_same_floats(const char *file, int line, const float *got, const float *want, size_t count,
+                      const char *what) {
+  for (size_t i = 0; i < count; i++) {
+    if (!memcmp(got + i, want + i, sizeof *got)) continue;
+    if (got[i] != got[i] && want[i] != want[i]) continue;
+    check_fail(file, line, "%s, element %zu: %a, expected %a", what, i, (double)got[i],
+               (double)want[i]);
+    return 0;
+  }
+  return 1;
+}
+
+/* ---- Buffers: [guard page][canary, data or data, canary][guard page] ---- */
+
+enum { CANARY = 0xa5 };
+
+void *check_buffer(size_t bytes, int side) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
+  if (buffer_count == MAX_BUFFERS) die("too many buffers");
+  buffer *b = &buffers[buffer_count++];
+  b->mapped = inner + 2 * page;
+  b->map = mmap(NULL, b->mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (b->map == MAP_FAILED) die("mmap");
+  if (inner && mprotect(b->map + page, inner, PROT_READ | PROT_WRITE)) die("mprotect");
+  b->bytes = bytes;
+  b->data = b->map + page + (side == CHECK_AFTER ? inner - bytes : 0);
+  memset(b->map + page, CANARY, inner);
+  memset(b->data, 0xff, bytes);
+  return b->data;
+}
+
+static void protect(const void *data, int how) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  for (size_t i = 0; i < buffer_count; i++) {
+    buffer *b = &buffers[i];
+    if (b->data == data && b->bytes && mprotect(b->map + page, b->mapped - 2 * page, how))
+      die("mprotect");
+  }
+}
+
+void check_readonly(const void *data) { protect(data, PROT_READ); }
+
+void check_writable(const void *data) { protect(data, PROT_READ | PROT_WRITE); }
+
+void check_release(const char *file, int line) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  for (size_t i = 0; i < buffer_count; i++) {
+    buffer *b = &buffers[i];
+    for (const uint8_t *p = b->map + page; p < b->map + b->mapped - page; p++) {
+      if (p == b->data) p += b->bytes;
+      if (p == b->map + b->mapped - page) break;
+      if (*p != CANARY) {
+        check_fail(file, line, "canary of buffer %zu: offset %td of %zu bytes was written", i,
+                   p - b->data, b->bytes);
+        break;
+      }
+    }
+    munmap(b->map, b->mapped);
+  }
+  buffer_count = 0;
+}
+
+/* ---- The run ---- */
+
+static int final_line(void) {
+  for (size_t i = 0; i < skip_count; i++) printf("skipped %s: %s\n", skips[i].name, skips[i].why);
+  printf("%zu passed, %zu failed, %zu skipped\n", passed, failed, skip_count);
+  fflush(stdout);
+  return failed != 0;
+}
+
+/* A fault: stdio is safe enough on the way out of a test that broke. */
+static void on_fault(int signal, siginfo_t *info, void *context) {
+  (void)context;
+  now_said = 0;
+  char text[96];
+  snprintf(text, sizeof text, "signal %d at address %p", signal, info->si_addr);
+  say(__FILE__, __LINE__, text);
+  failed++;
+  final_line();
+  _exit(1);
+}
+
+static void on_start(const CU_pTest test, const CU_pSuite suite) {
+  now_suite = suite->pName;
+  now_test = test->pName;
+  now_said = 0;
+  now_skipped = 0;
+  reseed(test->pName);
+}
+
+/* Says what CUnit's own assertions found; check_fail has said its part. */
+static void on_complete(const CU_pTest test, const CU_pSuite suite, const CU_pFailureRecord first) {
+  (void)test, (void)suite;
+  if (!now_said)
+    for (CU_pFailureRecord f = first; f; f = f->pNext)
+      say(f->strFileName, (int)f->uiLineNumber, f->strCondition);
+  if (now_said > MAX_SAID) printf("     ... and %u more\n", now_said - MAX_SAID);
+  if (first)
+    failed++;
+  else if (!now_skipped)
+    passed++;
+}
+
+static void on_suite_start(const CU_pSuite suite) {
+  (void)suite;
+  suite_failed = failed;
+}
+
+static void on_suite(const CU_pSuite suite, const CU_pFailureRecord first) {
+  (void)first;
+  printf("%-10s %4u tests, %zu failed, at %.1f s\n", suite->pName, suite->uiNumberOfTests,
+         failed - suite_failed, (double)clock() / CLOCKS_PER_SEC);
+  fflush(stdout);
+}
+
+/* The kernel of a row test, or the test's own name. */
+static const char *subject(const CU_pTest test) {
+  for (size_t i = 0; i < row_test_count; i++)
+    if (row_tests[i].test == test) return row_tests[i].row->name;
+  return test->pName;
+}
+
+static void filter(void) {
+  for (CU_pSuite s = CU_get_registry()->pSuite; s; s = s->pNext)
+    for (CU_pTest t = s->pTest; t; t = t->pNext)
+      CU_set_test_active(t, !fnmatch(glob, t->pName, 0) || !fnmatch(glob, s->pName, 0) ||
+                                !fnmatch(glob, subject(t), 0));
+}
+
+static void parse(int argc, char **argv) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  seed = (uint64_t)now.tv_nsec ^ (uint64_t)now.tv_sec << 20;
+  for (int option; (option = getopt(argc, argv, "f:")) != -1;) {
+    if (option != 'f') exit(2);
+    glob = optarg;
+  }
+  if (optind < argc) seed = strtoull(argv[optind], NULL, 0);
+  printf("seed %llu\n", (unsigned long long)seed);
+}
+
+#if defined(CHECK_NO_IO)
+void check_io(void) { check_skip("io", "no jansson to build it with"); }
+#endif
+
+int main(int argc, char **argv) {
+  static void (*const suites[])(void) = {check_unpack,  check_quant, check_matmul, check_act,
+                                         check_combine, check_pack,  check_io,     check_layer,
+                                         check_table,   check_tasks, check_host};
+  const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+  struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+  parse(argc, argv);
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigaction(faults[i], &action, NULL);
+  if (CU_initialize_registry() != CUE_SUCCESS) die("CUnit");
+  for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) suites[i]();
+  if (glob) filter();
+  CU_set_fail_on_inactive(CU_FALSE);
+  CU_set_test_start_handler(on_start);
+  CU_set_test_complete_handler(on_complete);
+  CU_set_suite_start_handler(on_suite_start);
+  CU_set_suite_complete_handler(on_suite);
+  fp4moe_fp_enter();
+  CU_run_all_tests();
+  CU_cleanup_registry();
+  return final_line();
+}
