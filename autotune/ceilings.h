@@ -1,0 +1,41 @@
+/* ceilings.h - the machine's limits, measured: read bandwidth and the dot rate of each class.
+ *
+ * A round takes about 0.1 s, so that it can stand in every round of a bench: what a shared host
+ * gives changes by the minute, and efficiency means something only against the same minute. */
+#ifndef FP4MOE_CEILINGS_H
+#define FP4MOE_CEILINGS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "host.h"
+
+/* Sums over all threads; a multiply-add is two operations. bf16 is the faster of BF16 dots and FP32
+ * FMA, for both serve that class. */
+typedef struct ceilings {
+  double read_gbytes_s, int8_gops, bf16_gflops, f32_gflops;
+} ceilings;
+
+typedef struct ceilings_meter ceilings_meter;
+
+/* Makes the threads, pinned like the library's, and the buffer that all rounds read. NULL: no
+ * memory. */
+ceilings_meter *ceilings_open(const fp4moe_host *host, size_t threads);
+ceilings ceilings_measure(ceilings_meter *meter);
+void ceilings_close(ceilings_meter *meter);
+
+/* A loop that does nothing but what its ceiling counts, in ceiling_<isa>.c. Returns a value that
+ * depends on all of it.
+ *   read  n bytes at `at`: 64-byte aligned, n a multiple of 1 KiB
+ *   dot   n steps of CEILING_CHAINS independent accumulators; `at` is not used */
+typedef uint64_t ceiling_loop(const uint8_t *at, size_t n);
+
+enum { CEILING_CHAINS = 16 };
+
+ceiling_loop ceiling_read_c, ceiling_int8_c, ceiling_f32_c;
+ceiling_loop ceiling_read_avx2, ceiling_int8_avx2, ceiling_f32_avx2;
+ceiling_loop ceiling_read_ahead_avx512, ceiling_read_4_avx512;
+ceiling_loop ceiling_int8_avx512, ceiling_f32_avx512;
+ceiling_loop ceiling_int8_avx512vnni, ceiling_bf16_avx512bf16;
+
+#endif
