@@ -29,9 +29,12 @@ SUFFIXES         := $(or $(SUFFIXES_$(ARCH)),c)
 KERNELS  := $(foreach s,$(SUFFIXES),$(wildcard kernels/*_$(s).c))
 CORE     := $(KERNELS) $(wildcard src/*.c)
 IO       := $(wildcard src/io/*.c)
-CLI      := $(wildcard src/cli/*.c) autotune/measure.c
-TUNER    := $(wildcard autotune/*.c)
-TESTS    := $(wildcard tests/*.c)
+CEILINGS := $(foreach s,$(SUFFIXES),$(wildcard autotune/ceiling_$(s).c))
+TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
+            $(addprefix autotune/,measure.c ceilings.c presets.c)
+TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
+JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%),$(wildcard tests/*.c)) autotune/presets.c
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
 LIBS     := -lm -lpthread
@@ -49,6 +52,7 @@ $(B)/%.o: %.c Makefile
 
 $(B)/libfp4moe.a: $(call obj,$(CORE))
 $(B)/libfp4moe_io.a: $(call obj,$(IO))
+$(B)/tools.a: $(call obj,$(TOOLS))
 $(B)/%.a:
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
@@ -60,15 +64,36 @@ $(B)/libfp4moe_io.so: $(call obj,$(IO)) $(B)/libfp4moe.so src/fp4moe.map
 	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,libfp4moe_io.so.0 -Wl,--version-script=src/fp4moe.map \
 	    $(filter %.o,$^) -L$(B) -lfp4moe $(IO_LIBS) -o $@ && ln -sf libfp4moe_io.so $(B)/libfp4moe_io.so.0
 
-$(B)/fp4moe: $(call obj,$(CLI)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+$(B)/fp4moe: $(call obj,src/cli/main.c) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(LIBS) -o $@
-$(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+$(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(LIBS) -o $@
-$(B)/check: $(call obj,$(TESTS) autotune/presets.c) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
-	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(IO_LIBS) $(LIBS) -o $@
+$(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(JANSSON),$(IO_LIBS)) $(LIBS) -o $@
+$(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO)
+
+# Installs nothing and needs a compiler and CUnit; without jansson the file tests are skipped.
+test: $(B)/check
+	tests/run.sh $(B) check
+
+check:
+	@.ci/packages check
+	@$(MAKE) all $(B)/check
+	@tests/run.sh $(B) check cli examples clang
+
+# The table of this machine, then what the oracle makes of it and a layer that runs.
+tune:
+	@.ci/packages tune
+	@$(MAKE) all
+	$(B)/fp4moe-autotune --quick
+	$(B)/fp4moe explain --model gpt-oss-20b --precision bf16 --tokens 1
+	$(B)/fp4moe bench --model gpt-oss-20b --precision bf16 --tokens 1,16,256
+
+format:
+	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)
 
 clean:
-	rm -rf $(B)
+	rm -rf $(B) $(B)-clang
 
-.PHONY: all clean
+.PHONY: all test check tune format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Runs the parts of the tests that are named and adds up their closing lines.
+#   tests/run.sh BUILD check [cli] [examples] [clang]
+# Each part ends in "N passed, N failed, N skipped"; so does the whole. Exit 1: something failed.
+set -u
+build=$1
+shift
+passed=0 failed=0 skipped=0
+
+part() { # name, command...
+  local name=$1 log last
+  shift
+  log=$(mktemp)
+  echo "== $name"
+  "$@" 2>&1 | tee "$log"
+  local status=${PIPESTATUS[0]}
+  last=$(tail -n 1 "$log")
+  rm -f "$log"
+  if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+    passed=$((passed + BASH_REMATCH[1]))
+    failed=$((failed + BASH_REMATCH[2]))
+    skipped=$((skipped + BASH_REMATCH[3]))
+    [ "$status" = 0 ] || [ "${BASH_REMATCH[2]}" != 0 ] || failed=$((failed + 1))
+  else
+    echo "$name ended without its count (status $status)"
+    failed=$((failed + 1))
+  fi
+}
+
+# The whole tree under the other compiler, warnings being errors.
+clang_build() {
+  if ! command -v clang >/dev/null; then
+    echo "skipped: build with clang: no clang here"
+    echo "0 passed, 0 failed, 1 skipped"
+  elif make CC=clang B="$build-clang" all "$build-clang/check"; then
+    echo "1 passed, 0 failed, 0 skipped"
+  else
+    echo "0 passed, 1 failed, 0 skipped"
+  fi
+}
+
+for name in "$@"; do
+  case $name in
+  check) part check "$build/check" ;;
+  cli) part cli bash tests/check_cli.sh "$build/fp4moe" ;;
+  examples) part examples bash tests/examples/run.sh "$build" ;;
+  clang) part clang clang_build ;;
+  esac
+done
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ] && [ "$passed" != 0 ]
