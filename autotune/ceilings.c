@@ -42,9 +42,9 @@ static const loop loops[] = {
 };
 
 enum {
-  REPEATS = 2, /* of each loop in a round */
-  WINDOWS = 4, /* of the buffer, each WINDOW_CACHES last-level caches */
-  WINDOW_CACHES = 8,
+  REPEATS = 2,         /* of each loop in a round */
+  WINDOWS = 4,         /* of the buffer, each WINDOW_CACHES last-level caches */
+  WINDOW_CACHES = 8,   /* the least that counts as memory */
   PIECE = 1 << 20,     /* bytes that a thread reads at a time */
   HUGE_PAGE = 2 << 20, /* bytes */
   UNIT = 2000,         /* steps between two looks at the clock: some 10 us */

@@ -28,11 +28,11 @@ static void add(grid *g, const fp4moe_recipe *r) {
   if (g->count < GRID_MAX) g->out[g->count++] = *r;
 }
 
-/* A gemv row reads the weights rows/mr times: more than twice is never best. */
+/* A gemv row reads a unit's weights rows/mr times, all but the first from cache. */
 static void add_gemv(grid *g, const fp4moe_kernel *k) {
   size_t rows = fp4moe_bucket_rows(g->bucket);
   uint32_t step = fp4moe_panel_step(g->phase, g->desc->activation.gated);
-  if (k->mr * 2 < rows || k->mr > rows * 4) return;
+  if (k->mr * 4 < rows) return;
   for (uint32_t times = 1; times <= 2; times++)
     for (size_t p = 0; p < (g->quick ? 2 : sizeof prefetches / sizeof *prefetches); p++) {
       fp4moe_recipe r = {.gemv = k, .panels = step * times, .prefetch = prefetches[p]};

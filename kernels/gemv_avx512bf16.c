@@ -4,7 +4,7 @@
  * output row j, so an activation pair is one 32-bit broadcast and no sum ever crosses lanes. Each
  * decoded vector serves all m rows. The dots of one scale block are a chain from zero, then one
  * FP32 FMA by the scale adds them to acc; the sums of a row know nothing of m, of the other rows
- * or of the panel's place, and all rows of kernels.inc have this one order.
+ * or of the panel's place.
  *
  * The block scale stays in FP32, so every E8M0 is served: experts whose scales do not fold into
  * BF16 come here. E4M3 scales are used 2^-8 too small and acc is multiplied by 2^8 at the end.
@@ -88,26 +88,24 @@ FP4_INLINE void panels(const fp4moe_matmul *t, size_t group, size_t m, size_t np
   if (p < t->panels) tile(t, p, group, m, 1);
 }
 
-/* Every row takes 1..mr rows of activations and reads no other. */
+/* The panels at once for each m: m * np chains that wait for one another, in 32 registers. */
 #define CASE(group, m, np)                                                                         \
   case m:                                                                                          \
     panels(t, group, m, np);                                                                       \
     break;
-#define CASES1(group) CASE(group, 1, 4)
-#define CASES2(group) CASES1(group) CASE(group, 2, 4)
-#define CASES4(group) CASES2(group) CASE(group, 3, 2) CASE(group, 4, 2)
-#define CASES8(group)                                                                              \
-  CASES4(group) CASE(group, 5, 2) CASE(group, 6, 2) CASE(group, 7, 1) CASE(group, 8, 1)
-#define VARIANT(w, group, mr)                                                                      \
-  void fp4moe_gemv_##w##_bf16_##mr##x16_avx512bf16(const fp4moe_matmul *t) {                       \
-    switch (t->m) { CASES##mr(group) }                                                             \
+#define VARIANT(w, group)                                                                          \
+  void fp4moe_gemv_##w##_bf16_8x16_avx512bf16(const fp4moe_matmul *t) {                            \
+    switch (t->m) {                                                                                \
+      CASE(group, 1, 4)                                                                            \
+      CASE(group, 2, 4)                                                                            \
+      CASE(group, 3, 2)                                                                            \
+      CASE(group, 4, 2)                                                                            \
+      CASE(group, 5, 2)                                                                            \
+      CASE(group, 6, 2)                                                                            \
+      CASE(group, 7, 1)                                                                            \
+      CASE(group, 8, 1)                                                                            \
+    }                                                                                              \
   }
 
-VARIANT(mx, MX_GROUP, 1)
-VARIANT(mx, MX_GROUP, 2)
-VARIANT(mx, MX_GROUP, 4)
-VARIANT(mx, MX_GROUP, 8)
-VARIANT(nv, NV_GROUP, 1)
-VARIANT(nv, NV_GROUP, 2)
-VARIANT(nv, NV_GROUP, 4)
-VARIANT(nv, NV_GROUP, 8)
+VARIANT(mx, MX_GROUP)
+VARIANT(nv, NV_GROUP)

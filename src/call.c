@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "call.h"
-#include "fp4.h"
 #include "status.h"
 
 /* ---- Arguments ---- */
@@ -14,18 +13,6 @@
 size_t fp4moe_dtype_bytes(fp4moe_dtype dtype) {
   static const size_t bytes[] = {4, 2, 2, 4, 8};
   return bytes[dtype];
-}
-
-float fp4moe_element(const void *row, fp4moe_dtype dtype, size_t i) {
-  const uint8_t *at = (const uint8_t *)row + i * fp4moe_dtype_bytes(dtype);
-  uint16_t half;
-  float x;
-  if (dtype == FP4MOE_F32) {
-    memcpy(&x, at, sizeof x);
-    return x;
-  }
-  memcpy(&half, at, sizeof half);
-  return dtype == FP4MOE_F16 ? fp4_from_f16(half) : fp4_from_bf16(half);
 }
 
 static fp4moe_status check_stride(const char *name, size_t *stride, size_t row) {
@@ -246,11 +233,13 @@ static double row_cost(size_t rows) { return rows < 4 ? 4 : (double)rows; }
 
 /* Segments: active experts ascending, each in k_parts; cut into runs of about equal cost. */
 static void cut_runs(fp4moe_call *c) {
+  enum { FEW_UNITS = 640 };
   fp4moe_cut *cut = &c->cut;
   size_t i = 0, parts = 1;
   double all = 0, sum = 0, run_cost[FP4MOE_MAX_RUNS];
   size_t k = c->layer->shape.intermediate;
-  if (c->plan->act_class != FP4MOE_ACT_I8 && c->actives && c->actives < cut->runs) {
+  int few = c->actives * c->layer->shape.panels2 < FEW_UNITS && c->actives < cut->runs;
+  if (few && c->plan->act_class != FP4MOE_ACT_I8) {
     parts = (cut->runs + c->actives - 1) / c->actives;
     while (parts > 1 && k / parts < 512) parts--;
   }

@@ -67,9 +67,6 @@ typedef struct fp4moe_call {
 
 size_t fp4moe_dtype_bytes(fp4moe_dtype dtype);
 
-/* Element i of a row of F32, F16 or BF16, of any alignment. */
-float fp4moe_element(const void *row, fp4moe_dtype dtype, size_t i);
-
 /* Checks the batch and fills the call but for its workspace. */
 fp4moe_status fp4moe_call_init(fp4moe_call *call, const fp4moe_layer *layer,
                                const fp4moe_plan *plan, const fp4moe_batch *batch,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "quant.h"
 #include "status.h"
 
 typedef struct {
@@ -78,7 +79,7 @@ static void copy_rows(void *arg, size_t worker) {
       continue;
     }
     float w = weighted ? fp4moe_call_weight(c, token, 0) : 1;
-    for (size_t i = 0; i < h; i++) x[i] = fp4moe_element(from, b->x_dtype, i) * w;
+    for (size_t i = 0; i < h; i++) x[i] = fp4_load(from, b->x_dtype, i) * w;
     c->plan->store->fn.store(h, 1, x, 0, d->rows.dtype, 0, to);
   }
   fp4moe_fp_leave(mode);
@@ -146,7 +147,7 @@ static void add_rows(const dispatch *d, size_t token, float *row, float *sum) {
     if (!next) return;
     last = next;
     const uint8_t *from = (const uint8_t *)d->rows.data + (next - 1) * d->rows.stride;
-    for (size_t i = 0; i < h; i++) row[i] = fp4moe_element(from, d->rows.dtype, i);
+    for (size_t i = 0; i < h; i++) row[i] = fp4_load(from, d->rows.dtype, i);
     float w = c->layer->desc.router_weight_on_input ? 1 : fp4moe_call_weight(c, token, slot);
     fp4moe_combine_args args = {.m = 1,
                                 .panels = h / FP4MOE_PANEL,

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "quant.h"
 #include "status.h"
 
 /* ---- Workers ---- */
@@ -156,7 +157,7 @@ static void quant_unit(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
     fp4moe_dtype dtype = c->batch.x_dtype;
     if (c->layer->desc.router_weight_on_input && !c->offsets) {
       float w = fp4moe_call_weight(c, c->token0 + t, 0);
-      for (size_t i = 0; i < h; i++) weighted[i] = fp4moe_element(x, dtype, i) * w;
+      for (size_t i = 0; i < h; i++) weighted[i] = fp4_load(x, dtype, i) * w;
       x = weighted;
       dtype = FP4MOE_F32;
     }

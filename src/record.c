@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "quant.h"
 #include "status.h"
 
 void fp4moe_shape_of(const fp4moe_layer_desc *desc, fp4moe_shape *s) {
@@ -52,7 +53,7 @@ static place place_of(const fp4moe_shape *s, int projection) {
 
 static float bias_at(const fp4moe_projection *w, size_t row) {
   size_t stride = w->bias_stride ? w->bias_stride : fp4moe_dtype_bytes(w->bias_dtype);
-  return fp4moe_element((const uint8_t *)w->bias + row * stride, w->bias_dtype, 0);
+  return fp4_load((const uint8_t *)w->bias + row * stride, w->bias_dtype, 0);
 }
 
 static fp4moe_status check_scales(fp4moe_format format, const place *p, const uint8_t *scales,
