@@ -25,10 +25,11 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, size_t group, size_t 
   float *out = t->acc + 16 * panel;
   const float unit = group == NV_GROUP ? 0x1p8f : 1.0f;
   /* Blocks in two stretches: what is `ahead` of the second lies past the panel's end, and what is
-   * read there is the panel np further, if there is one. */
+   * fetched there is the panel np further: of this call, or of the next one, which normally goes
+   * on where this one ends (a fetch of what is not there does nothing). */
   const size_t step = 2 * group, end = 2 * t->k, ahead = t->prefetch;
   const size_t turn = 4 * end > ahead ? (end - ahead / 4) / step * step : 0;
-  const size_t jump = panel + np < t->panels ? np * ws - 4 * end : 0;
+  const size_t jump = np * ws - 4 * end;
   const char *a[MAX_M];
   __m512 acc[MAX_M][MAX_NP];
   FP4_UNROLL for (size_t r = 0; r < m; r++) {

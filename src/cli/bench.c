@@ -1,0 +1,196 @@
+/* bench.c - `fp4moe bench`: a layer's time against the machine's limits, measured so that the share
+ * can be believed.
+ *
+ *   efficiency = median over rounds of floor / time, where a round measures the ceilings and then
+ *   every M once with a fresh router draw, and floor = max(packed bytes of the draw's distinct
+ *   experts / bandwidth, operations / the class's dot rate) of that round.
+ *
+ * Weights come from memory, never from a cache: layers rotate so that 4 last-level caches of other
+ * data lie between two uses of an expert. A round's ceilings alone stream more than that, so at
+ * most as many layers are kept as a round has calls. What is timed is the public forward call with
+ * BF16 in and out; before that a few tokens of each M are compared with the C rows of class f32. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+#include "layer.h"
+#include "layerfill.h"
+
+static const char usage[] =
+    "usage: fp4moe bench (--model PRESET | --hidden H --intermediate I --experts E --topk K\n"
+    "                     --format mxfp4|nvfp4 [--activation NAME])\n"
+    "                    --precision P --tokens LIST [--layers N] [--threads N] [--kernel GLOB]\n"
+    "                    [--json]\n"
+    "\n"
+    "Times the forward call of a layer with random weights and compares it with the machine's\n"
+    "limits, which are measured in the same rounds. Exit status 1: an efficiency above 1.05, or an\n"
+    "error beyond the class's bound; such figures are not to be believed.\n"
+    "\n" PROBLEM_USAGE
+    "  --layers N           keep N distinct layers and run them in turn: times are per layer\n";
+
+double bench_operations(const problem *p, size_t tokens) {
+  const preset *s = &p->shape;
+  return 2.0 * (double)(tokens * s->top_k) * (s->activation.gated ? 3 : 2) *
+         (double)(s->hidden * s->intermediate);
+}
+
+/* ---- Layers ---- */
+
+static size_t record_bytes(const problem *p) {
+  fp4moe_layer_desc desc = problem_desc(p);
+  fp4moe_shape shape;
+  fp4moe_shape_of(&desc, &shape);
+  return shape.bytes;
+}
+
+/* Expected bytes of the distinct experts of a call. */
+static double call_bytes(const problem *p, size_t tokens) {
+  double e = (double)p->shape.experts;
+  double missed = pow(1 - (double)p->shape.top_k / e, (double)tokens);
+  return e * (1 - missed) * (double)record_bytes(p);
+}
+
+/* Layers to keep: see the head of this file. */
+static size_t count_layers(const bench *b) {
+  const problem *p = &b->problem;
+  double least = INFINITY;
+  for (size_t i = 0; i < p->calls; i++) least = fmin(least, call_bytes(p, p->tokens[i]));
+  size_t between = (size_t)ceil(4 * (double)b->host.llc_bytes / least);
+  size_t a_round = p->layers * p->calls, n = between + 1 < a_round ? between + 1 : a_round;
+  return n > p->layers ? n : p->layers;
+}
+
+static double available_bytes(void) {
+  double kib = 0;
+  char line[128];
+  FILE *f = fopen("/proc/meminfo", "re");
+  while (f && fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %lf", &kib) != 1) {
+  }
+  if (f) fclose(f);
+  return kib > 0 ? kib * 1024 : INFINITY;
+}
+
+/* Fewer experts where the memory is too small, with a word about it. */
+static void fit_memory(bench *b) {
+  problem *p = &b->problem;
+  double room = 0.85 * available_bytes(), each = (double)(b->layer_count * record_bytes(p));
+  size_t all = p->shape.experts;
+  if (each * (double)all <= room) return;
+  p->shape.experts = (size_t)(room / each);
+  if (p->shape.experts < p->shape.top_k)
+    die("%s: %zu layers of %.1f GB do not fit the memory", p->name, b->layer_count,
+        (double)record_bytes(p) * (double)all * 1e-9);
+  size_t n = strlen(p->name);
+  snprintf(p->name + n, sizeof p->name - n, " with %zu of %zu experts", p->shape.experts, all);
+  fprintf(stderr, "%s: memory is too small for all experts: %s\n", command_name, p->name);
+}
+
+static void make_layers(bench *b) {
+  b->layer_count = count_layers(b);
+  fit_memory(b);
+  b->layers = allocate(b->layer_count, sizeof *b->layers);
+  for (size_t i = 0; i < b->layer_count; i++) {
+    progress("packing random layers", i, b->layer_count);
+    b->layers[i] = random_layer(b->context, &b->problem, i + 1);
+  }
+}
+
+/* ---- Calls ---- */
+
+static void make_trials(bench *b) {
+  const problem *p = &b->problem;
+  fp4moe_layer_desc desc = problem_desc(p);
+  size_t most = 0;
+  for (size_t i = 0; i < p->calls; i++) most = p->tokens[i] > most ? p->tokens[i] : most;
+  b->trials = allocate(p->layers, sizeof *b->trials);
+  for (size_t i = 0; i < p->layers; i++)
+    trial_init(&b->trials[i], &desc, most, p->shape.top_k, i + 1);
+  b->workspace_bytes = trial_workspace_bytes(b->trials, b->layers[0]);
+  b->workspace = allocate_workspace(b->workspace_bytes);
+}
+
+static void check_cases(bench *b) {
+  for (size_t i = 0; i < b->problem.calls; i++) {
+    bench_case *c = &b->cases[i];
+    progress("checking against C", i, b->problem.calls);
+    c->tokens = b->problem.tokens[i];
+    trial_draw(b->trials, c->tokens);
+    c->err = trial_check(b->trials, b->layers[i % b->layer_count], b->workspace, b->workspace_bytes,
+                         c->kernels, sizeof c->kernels);
+  }
+}
+
+static double class_rate(fp4moe_precision precision, const ceilings *c) {
+  const double rates[] = {[FP4MOE_PRECISION_F32] = c->f32_gflops,
+                          [FP4MOE_PRECISION_BF16] = c->bf16_gflops,
+                          [FP4MOE_PRECISION_INT8] = c->int8_gops};
+  return rates[precision];
+}
+
+/* One sample: a call of each of problem.layers layers, with draws of their own. */
+static void sample(bench *b, bench_case *c) {
+  size_t n = b->problem.layers, r = b->rounds;
+  const ceilings *limit = &b->ceilings[r];
+  double bytes = 0, floor_ns = 0;
+  double dot_ns =
+      bench_operations(&b->problem, c->tokens) / class_rate(b->problem.precision, limit);
+  for (size_t i = 0; i < n; i++) trial_draw(&b->trials[i], c->tokens);
+  uint64_t start = fp4moe_now_ns();
+  for (size_t i = 0; i < n; i++, b->next_layer++) {
+    fp4moe_stats stats = {.struct_size = sizeof stats};
+    fp4moe_batch batch = trial_batch(&b->trials[i], &stats);
+    require(fp4moe_layer_forward(b->layers[b->next_layer % b->layer_count], &batch, b->workspace,
+                                 b->workspace_bytes),
+            "forward");
+    bytes += (double)stats.weight_bytes;
+    floor_ns += fmax((double)stats.weight_bytes / limit->read_gbytes_s, dot_ns);
+  }
+  double ns = (double)(fp4moe_now_ns() - start);
+  c->ms[r] = ns * 1e-6 / (double)n;
+  c->floor_ms[r] = floor_ns * 1e-6 / (double)n;
+  c->efficiency[r] = floor_ns / ns;
+  c->bytes[r] = bytes / (double)n;
+}
+
+/* At least MIN_ROUNDS, and more while they are cheap: a shared host deserves them. */
+static void run_rounds(bench *b, ceilings_meter *meter) {
+  const double cheap_ns = 8e9;
+  uint64_t start = fp4moe_now_ns();
+  while (b->rounds < MIN_ROUNDS ||
+         (b->rounds < MAX_ROUNDS && (double)(fp4moe_now_ns() - start) < cheap_ns)) {
+    progress("measuring, rounds", b->rounds, b->rounds < MIN_ROUNDS ? MIN_ROUNDS : MAX_ROUNDS);
+    b->ceilings[b->rounds] = ceilings_measure(meter);
+    for (size_t i = 0; i < b->problem.calls; i++) sample(b, &b->cases[i]);
+    b->rounds++;
+  }
+  progress_clear();
+}
+
+static void close_bench(bench *b) {
+  for (size_t i = 0; i < b->problem.layers; i++) trial_free(&b->trials[i]);
+  for (size_t i = 0; i < b->layer_count; i++) fp4moe_layer_destroy(b->layers[i]);
+  fp4moe_context_destroy(b->context);
+  free(b->trials);
+  free(b->layers);
+  free(b->workspace);
+}
+
+int command_bench(int argc, char **argv) {
+  static bench b;
+  problem_parse(argc, argv, usage, 1, &b.problem);
+  fp4moe_host_read(&b.host);
+  b.context = open_context(b.problem.threads, b.problem.kernels);
+  b.threads = fp4moe_context_threads(b.context);
+  ceilings_meter *meter = ceilings_open(&b.host, b.threads);
+  if (!meter) die("no memory to measure the bandwidth with");
+  make_layers(&b);
+  make_trials(&b);
+  check_cases(&b);
+  run_rounds(&b, meter);
+  int status = bench_report(&b, argc, argv);
+  ceilings_close(meter);
+  close_bench(&b);
+  return status;
+}

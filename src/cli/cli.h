@@ -1,0 +1,76 @@
+/* cli.h - what the commands of the program share: failing, reading words and numbers, progress.
+ *
+ * An error is one line on stderr, "fp4moe <command>: <the thing>: <why>", and exit status 2; status
+ * 1 is kept for a check that ran and did not hold. Memory lives until the program ends where
+ * nothing is gained by giving it back. */
+#ifndef FP4MOE_CLI_H
+#define FP4MOE_CLI_H
+
+#include <getopt.h>
+#include <jansson.h>
+
+#include "fp4moe.h"
+
+enum { EXIT_CHECK = 1, EXIT_ERROR = 2 };
+
+/* Each gets its own argv: argv[0] is the command's name. Returns the exit status. */
+typedef int command_fn(int argc, char **argv);
+command_fn command_run, command_bench, command_explain, command_inspect;
+
+extern const char *command_name; /* "fp4moe bench", for messages */
+
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Dies with "<what>: <STATUS>: <the library's detail>" unless the status is OK; what: NULL = the
+ * detail names the thing. */
+void require(fp4moe_status status, const char *what);
+
+void *allocate(size_t count, size_t size); /* zeroed */
+void *allocate_workspace(size_t bytes);    /* in huge pages where the system gives them */
+
+/* getopt_long over long options only: the option's val, or -1 at the end. Dies on an unknown option
+ * or a missing value. */
+int next_option(int argc, char **argv, const struct option *options);
+
+/* The one argument that is left, or death. */
+const char *last_argument(int argc, char **argv, const char *name);
+
+_Noreturn void print_usage(const char *text);
+
+/* The value of `option`, or death with its name and text. */
+size_t parse_size(const char *option, const char *text, size_t least, size_t most);
+double parse_number(const char *option, const char *text);
+
+typedef struct word {
+  const char *text;
+  int value;
+} word;
+extern const word precision_words[], format_words[];
+const char *word_of(const word *words, int value);
+fp4moe_precision parse_precision(const char *text);
+fp4moe_format parse_format(const char *text);
+
+/* The kind and the numbers that models use with it; gated but for relu2. */
+fp4moe_activation parse_activation(const char *text);
+
+/* "silu", "swiglu_oai alpha 1.702 beta 1 limit 7", ...; in a buffer that the next call overwrites.
+ */
+const char *activation_text(const fp4moe_activation *a);
+
+/* A context with the program's flags; lines of its log go to stderr. kernels: NULL = any. */
+fp4moe_context *open_context(size_t threads, const char *kernels);
+
+/* On a terminal, "what: done of total", in place: once work of this name has lasted two seconds,
+ * or at once. */
+void progress(const char *what, size_t done, size_t total);
+void progress_at_once(const char *what, size_t done, size_t total);
+void progress_clear(void);
+
+/* Prints a JSON value on one line of stdout and drops it. A number that is no number is null. */
+void print_json(json_t *value);
+json_t *json_number(double x);
+
+/* "a,b,c" <-> ["a","b","c"] */
+json_t *json_names(const char *names);
+
+#endif

@@ -1,0 +1,104 @@
+/* layerfill.c - random experts (layerfill.h): every code byte is as likely, block scales vary over
+ * some octaves around the one that keeps a sum over K near 1. Experts are drawn and packed by
+ * several threads, each with one expert in memory; an expert's bytes depend on the layer's seed and
+ * its own number alone. */
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "layerfill.h"
+#include "measure.h"
+
+#define PROJECTIONS 3 /* gate, up, down */
+
+typedef struct filling {
+  const problem *problem;
+  fp4moe_layer *layer;
+  uint64_t seed;
+  atomic_size_t next, failed; /* experts; experts that failed */
+  fp4moe_status status;       /* of the first that failed, with its detail */
+  char detail[256];
+} filling;
+
+static void random_scales(measure_rng *rng, fp4moe_format format, size_t k, uint8_t *scales,
+                          size_t n) {
+  int centre = 127 - (int)lround(log2(3 * sqrt((double)k)));
+  measure_random_bytes(rng, scales, n);
+  for (size_t i = 0; i < n; i++)
+    scales[i] = (uint8_t)(format == FP4MOE_MXFP4 ? centre - 2 + scales[i] % 4 /* 2^-2 .. 2^1 */
+                                                 : 0x28 + scales[i] % 32);    /* 1/4 .. 3.75 */
+}
+
+/* One thread's copy of a projection [n][k], drawn anew for every expert. */
+typedef struct buffer {
+  size_t n, k, code_bytes, scale_bytes;
+  uint8_t *codes, *scales;
+  uint16_t *bias; /* NULL: none */
+} buffer;
+
+static buffer make_buffer(const preset *s, size_t n, size_t k) {
+  buffer b = {.n = n, .k = k, .code_bytes = n * (k / 2)};
+  b.scale_bytes = n * (k / (s->format == FP4MOE_MXFP4 ? 32 : 16));
+  b.codes = allocate(b.code_bytes, 1);
+  b.scales = allocate(b.scale_bytes, 1);
+  b.bias = s->biases ? allocate(n, sizeof *b.bias) : NULL;
+  return b;
+}
+
+static fp4moe_projection draw(measure_rng *rng, const preset *s, const buffer *b) {
+  measure_random_bytes(rng, b->codes, b->code_bytes);
+  random_scales(rng, s->format, b->k, b->scales, b->scale_bytes);
+  if (b->bias) measure_random_bf16(rng, b->bias, b->n);
+  return (fp4moe_projection){
+      .codes = b->codes,
+      .scales = b->scales,
+      .global = s->format == FP4MOE_MXFP4 ? 1 : 1 / (5 * sqrtf((float)b->k)),
+      .bias = b->bias,
+      .bias_dtype = FP4MOE_BF16,
+  };
+}
+
+static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
+  const preset *s = &f->problem->shape;
+  measure_rng rng = {f->seed << 32 | e};
+  fp4moe_expert_weights w = {.struct_size = sizeof w};
+  if (s->activation.gated) w.gate = draw(&rng, s, &b[0]);
+  w.up = draw(&rng, s, &b[1]);
+  w.down = draw(&rng, s, &b[2]);
+  fp4moe_status status = fp4moe_layer_set_expert(f->layer, e, &w);
+  if (!status || atomic_fetch_add(&f->failed, 1)) return;
+  f->status = status;
+  snprintf(f->detail, sizeof f->detail, "%s", fp4moe_error_detail());
+}
+
+static void fill(void *arg, size_t thread) {
+  filling *f = arg;
+  const preset *s = &f->problem->shape;
+  buffer b[PROJECTIONS] = {make_buffer(s, s->intermediate, s->hidden),
+                           make_buffer(s, s->intermediate, s->hidden),
+                           make_buffer(s, s->hidden, s->intermediate)};
+  for (size_t e; (e = atomic_fetch_add(&f->next, 1)) < s->experts && !f->failed;) {
+    set_expert(f, e, b);
+    if (!thread) progress("packing random experts", e, s->experts);
+  }
+  for (int i = 0; i < PROJECTIONS; i++) {
+    free(b[i].codes);
+    free(b[i].scales);
+    free(b[i].bias);
+  }
+}
+
+fp4moe_layer *random_layer(fp4moe_context *context, const problem *p, uint64_t seed) {
+  filling f = {.problem = p, .seed = seed};
+  fp4moe_layer_desc desc = problem_desc(p);
+  size_t threads = fp4moe_context_threads(context);
+  fp4moe_pool *pool = fp4moe_pool_create(threads, NULL, 1);
+  if (!pool) die("no memory for threads");
+  require(fp4moe_layer_begin(context, &desc, &f.layer), p->name);
+  fp4moe_pool_run(pool, threads, fill, &f);
+  fp4moe_pool_destroy(pool);
+  if (f.failed) die("%s: %s: %s", p->name, fp4moe_status_name(f.status), f.detail);
+  require(fp4moe_layer_finish(f.layer), p->name);
+  return f.layer;
+}

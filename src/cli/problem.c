@@ -1,0 +1,163 @@
+/* problem.c - reads the problem flags (problem.h): a preset or the five numbers of a shape, never a
+ * mixture of both. */
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "problem.h"
+
+enum {
+  MAX_SIZE = 1 << 20,
+  MAX_EXPERTS = 65536,
+  MAX_TOKENS = 1 << 20,
+  MAX_THREADS = 1024,
+  MAX_LAYERS = 1024
+};
+
+/* Flags that make a shape, by bit of `seen`. */
+enum { MODEL, HIDDEN, INTERMEDIATE, EXPERTS, TOPK, FORMAT, ACTIVATION, SHAPE_FLAGS };
+enum { PRECISION = SHAPE_FLAGS, TOKENS, THREADS, KERNEL, JSON, LAYERS, HELP };
+
+/* In the order of the enums. */
+static const struct option options[] = {
+    {"model", required_argument, NULL, MODEL},
+    {"hidden", required_argument, NULL, HIDDEN},
+    {"intermediate", required_argument, NULL, INTERMEDIATE},
+    {"experts", required_argument, NULL, EXPERTS},
+    {"topk", required_argument, NULL, TOPK},
+    {"format", required_argument, NULL, FORMAT},
+    {"activation", required_argument, NULL, ACTIVATION},
+    {"precision", required_argument, NULL, PRECISION},
+    {"tokens", required_argument, NULL, TOKENS},
+    {"threads", required_argument, NULL, THREADS},
+    {"kernel", required_argument, NULL, KERNEL},
+    {"json", no_argument, NULL, JSON},
+    {"layers", required_argument, NULL, LAYERS},
+    {"help", no_argument, NULL, HELP},
+    {0},
+};
+
+static void parse_tokens(problem *p, const char *text) {
+  char *list = strdup(text); /* argv stays as it is, to be printed */
+  p->calls = 0;
+  for (char *save, *t = strtok_r(list, ",", &save); t; t = strtok_r(NULL, ",", &save)) {
+    if (p->calls == MAX_CALLS) die("--tokens: more than %d numbers", MAX_CALLS);
+    p->tokens[p->calls++] = parse_size("--tokens", t, 1, MAX_TOKENS);
+  }
+  if (!p->calls) die("--tokens: no number");
+  free(list);
+}
+
+static void take_preset(problem *p, const char *name) {
+  const preset *found = preset_find(name);
+  if (!found) die("--model %s: no such preset; see %s --help", name, command_name);
+  if (found->unsupported) die("--model %s: UNSUPPORTED: %s", name, found->unsupported);
+  p->shape = *found;
+  snprintf(p->name, sizeof p->name, "%s", name);
+}
+
+/* The flags whose value is a whole number. */
+static const struct {
+  size_t offset, most;
+} sizes[] = {
+    [HIDDEN] = {offsetof(problem, shape.hidden), MAX_SIZE},
+    [INTERMEDIATE] = {offsetof(problem, shape.intermediate), MAX_SIZE},
+    [EXPERTS] = {offsetof(problem, shape.experts), MAX_EXPERTS},
+    [TOPK] = {offsetof(problem, shape.top_k), MAX_EXPERTS},
+    [THREADS] = {offsetof(problem, threads), MAX_THREADS},
+    [LAYERS] = {offsetof(problem, layers), MAX_LAYERS},
+};
+
+static void take_size(problem *p, int option, const char *text) {
+  char name[32];
+  snprintf(name, sizeof name, "--%s", options[option].name);
+  size_t n = parse_size(name, text, 1, sizes[option].most);
+  memcpy((char *)p + sizes[option].offset, &n, sizeof n);
+}
+
+static void take(problem *p, int option, const char *text) {
+  switch (option) {
+  case MODEL:
+    take_preset(p, text);
+    break;
+  case FORMAT:
+    p->shape.format = parse_format(text);
+    break;
+  case ACTIVATION:
+    p->shape.activation = parse_activation(text);
+    break;
+  case PRECISION:
+    p->precision = parse_precision(text);
+    break;
+  case TOKENS:
+    parse_tokens(p, text);
+    break;
+  case KERNEL:
+    p->kernels = text;
+    break;
+  case JSON:
+    p->json = 1;
+    break;
+  default:
+    take_size(p, option, text);
+  }
+}
+
+static void require_flags(unsigned seen, int first, int last) {
+  for (int i = first; i <= last; i++)
+    if (!(seen & 1u << i)) die("--%s is missing; see %s --help", options[i].name, command_name);
+}
+
+static void check(problem *p, unsigned seen) {
+  unsigned shape = seen & ((1u << SHAPE_FLAGS) - 1);
+  if (seen & 1u << MODEL && shape != 1u << MODEL)
+    die("--model goes without --%s", options[__builtin_ctz(shape & ~1u)].name);
+  if (!shape) die("--model is missing; see %s --help", command_name);
+  if (!(seen & 1u << MODEL)) require_flags(seen, HIDDEN, FORMAT);
+  require_flags(seen, PRECISION, TOKENS);
+  if (p->shape.top_k > p->shape.experts)
+    die("--topk %zu: more than the %zu experts", p->shape.top_k, p->shape.experts);
+  if (!p->name[0])
+    snprintf(p->name, sizeof p->name, "h%zu-i%zu-e%zu-k%zu", p->shape.hidden, p->shape.intermediate,
+             p->shape.experts, p->shape.top_k);
+}
+
+_Noreturn static void print_help(const char *usage) {
+  printf("%s\nPresets:\n", usage);
+  for (size_t i = 0; i < preset_count; i++) {
+    const preset *s = &presets[i];
+    printf("  %-18s H %zu, I %zu, E %zu, top-%zu, %s%s%s\n", s->name, s->hidden, s->intermediate,
+           s->experts, s->top_k, word_of(format_words, (int)s->format),
+           s->unsupported ? "; not in this version: " : "", s->unsupported ? s->unsupported : "");
+  }
+  exit(EXIT_SUCCESS);
+}
+
+void problem_parse(int argc, char **argv, const char *usage, int with_layers, problem *p) {
+  unsigned seen = 0;
+  *p = (problem){.layers = 1};
+  p->shape.activation = parse_activation("silu");
+  for (int c; (c = next_option(argc, argv, options)) >= 0;) {
+    if (c == HELP) print_help(usage);
+    if (c == LAYERS && !with_layers) die("unknown option --layers; see %s --help", command_name);
+    take(p, c, optarg);
+    seen |= 1u << c;
+  }
+  if (optind < argc) die("%s: not expected; see %s --help", argv[optind], command_name);
+  check(p, seen);
+}
+
+fp4moe_layer_desc problem_desc(const problem *p) {
+  const preset *s = &p->shape;
+  return (fp4moe_layer_desc){
+      .struct_size = sizeof(fp4moe_layer_desc),
+      .hidden = s->hidden,
+      .intermediate = s->intermediate,
+      .experts = s->experts,
+      .format = s->format,
+      .precision = p->precision,
+      .activation = s->activation,
+      .router_weight_on_input = s->router_weight_on_input,
+  };
+}

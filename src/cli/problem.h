@@ -1,0 +1,38 @@
+/* problem.h - the problem flags that bench and explain share: a shape, a class, calls. */
+#ifndef FP4MOE_PROBLEM_H
+#define FP4MOE_PROBLEM_H
+
+#include "cli.h"
+#include "presets.h"
+
+enum { MAX_CALLS = 32 };
+
+typedef struct problem {
+  preset shape; /* a copy, or what the flags say */
+  char name[96];
+  fp4moe_precision precision;
+  size_t tokens[MAX_CALLS], calls;
+  size_t layers;       /* --layers, 1 without */
+  size_t threads;      /* 0 = the context's */
+  const char *kernels; /* NULL = any */
+  int json;
+} problem;
+
+/* For usage texts. */
+#define PROBLEM_USAGE                                                                              \
+  "  --model PRESET       a model's shape: see the list below; or instead\n"                       \
+  "    --hidden H --intermediate I --experts E --topk K --format mxfp4|nvfp4\n"                    \
+  "    --activation NAME  silu (default), swiglu_oai, relu2 (ungated)\n"                           \
+  "  --precision P        f32, bf16 or int8\n"                                                     \
+  "  --tokens LIST        tokens of each call, such as 1,16,256\n"                                 \
+  "  --threads N          default: one per allowed core\n"                                         \
+  "  --kernel GLOB        constrain the kernels (comma-separated globs)\n"                         \
+  "  --json               JSON instead of text\n"                                                  \
+  "  --help               this text\n"
+
+/* Reads the flags. with_layers: --layers is one of them. --help prints `usage` and the presets. */
+void problem_parse(int argc, char **argv, const char *usage, int with_layers, problem *p);
+
+fp4moe_layer_desc problem_desc(const problem *p);
+
+#endif

@@ -1,0 +1,115 @@
+/* trial.c - random calls and their check (trial.h). The reference is slow C, so a check samples a
+ * few tokens, spread over the call; with at most that many tokens it covers them all. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "layer.h"
+#include "trial.h"
+
+enum { SAMPLES = 4 };
+
+void trial_init(trial *t, const fp4moe_layer_desc *desc, size_t tokens, size_t top_k,
+                uint64_t seed) {
+  *t = (trial){.tokens = tokens,
+               .top_k = top_k,
+               .hidden = desc->hidden,
+               .experts = desc->experts,
+               .x = allocate(tokens * desc->hidden, sizeof *t->x),
+               .y = allocate(tokens * desc->hidden, sizeof *t->y),
+               .ids = allocate(tokens * top_k, sizeof *t->ids),
+               .weights = allocate(tokens * top_k, sizeof *t->weights),
+               .rng = {seed}};
+  measure_random_bf16(&t->rng, t->x, tokens * desc->hidden);
+  trial_draw(t, tokens);
+}
+
+void trial_free(trial *t) {
+  free(t->x);
+  free(t->y);
+  free(t->ids);
+  free(t->weights);
+}
+
+void trial_draw(trial *t, size_t tokens) {
+  t->tokens = tokens;
+  measure_random_routing(&t->rng, tokens, t->top_k, t->experts, t->ids, t->weights);
+}
+
+fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats) {
+  return (fp4moe_batch){.struct_size = sizeof(fp4moe_batch),
+                        .tokens = t->tokens,
+                        .top_k = t->top_k,
+                        .x = t->x,
+                        .x_dtype = FP4MOE_BF16,
+                        .y = t->y,
+                        .y_dtype = FP4MOE_BF16,
+                        .topk_ids = t->ids,
+                        .ids_dtype = FP4MOE_I32,
+                        .topk_weights = t->weights,
+                        .stats = stats};
+}
+
+size_t trial_workspace_bytes(const trial *t, const fp4moe_layer *layer) {
+  fp4moe_limits limits = {.struct_size = sizeof limits, .max_tokens = t->tokens, .top_k = t->top_k};
+  return fp4moe_workspace_bytes(layer, &limits);
+}
+
+difference compare(const float *y, const float *ref, size_t n) {
+  double sum = 0, norm = 0, most = 0;
+  for (size_t i = 0; i < n; i++) {
+    double d = (double)y[i] - (double)ref[i];
+    sum += d * d;
+    norm += (double)ref[i] * (double)ref[i];
+    most = fabs(d) > most || isnan(d) ? fabs(d) : most;
+  }
+  return (difference){sum > 0 || isnan(sum) ? sqrt(sum / norm) : 0, most};
+}
+
+/* The sampled tokens as a trial of their own, whose rows are token[i]. */
+static void sample(const trial *t, trial *s, size_t *token) {
+  size_t n = t->tokens < SAMPLES ? t->tokens : SAMPLES, h = t->hidden, k = t->top_k;
+  *s = *t;
+  s->tokens = n;
+  s->x = allocate(n * h, sizeof *s->x);
+  s->y = NULL;
+  s->ids = allocate(n * k, sizeof *s->ids);
+  s->weights = allocate(n * k, sizeof *s->weights);
+  for (size_t i = 0; i < n; i++) {
+    token[i] = i * t->tokens / n;
+    memcpy(s->x + i * h, t->x + token[i] * h, h * sizeof *s->x);
+    memcpy(s->ids + i * k, t->ids + token[i] * k, k * sizeof *s->ids);
+    memcpy(s->weights + i * k, t->weights + token[i] * k, k * sizeof *s->weights);
+  }
+}
+
+static fp4moe_batch f32_batch(const trial *t, float *y, fp4moe_stats *stats) {
+  fp4moe_batch batch = trial_batch(t, stats);
+  batch.y = y;
+  batch.y_dtype = FP4MOE_F32;
+  return batch;
+}
+
+difference trial_check(const trial *t, fp4moe_layer *layer, void *workspace, size_t workspace_bytes,
+                       char *kernels, size_t cap) {
+  fp4moe_stats stats = {.struct_size = sizeof stats,
+                        .expert_rows = allocate(t->experts, sizeof(uint32_t))};
+  float *y = allocate(t->tokens * t->hidden, sizeof *y);
+  float *ref = allocate(SAMPLES * t->hidden, sizeof *ref);
+  size_t token[SAMPLES];
+  trial s;
+  sample(t, &s, token);
+  fp4moe_batch batch = f32_batch(t, y, &stats), reference = f32_batch(&s, ref, NULL);
+  require(fp4moe_layer_forward(layer, &batch, workspace, workspace_bytes), "forward");
+  require(fp4moe_layer_forward_c(layer, FP4MOE_PRECISION_F32, &reference), "reference");
+  if (cap) fp4moe_layer_kernel_names(layer, stats.expert_rows, kernels, cap);
+  for (size_t i = 0; i < s.tokens; i++)
+    memmove(y + i * t->hidden, y + token[i] * t->hidden, t->hidden * sizeof *y);
+  difference d = compare(y, ref, s.tokens * t->hidden);
+  trial_free(&s);
+  free(stats.expert_rows);
+  free(y);
+  free(ref);
+  return d;
+}

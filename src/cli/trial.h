@@ -1,0 +1,43 @@
+/* trial.h - calls with random tokens and random routing: what bench times, and run without an
+ * input. Also the measure of error between two results. */
+#ifndef FP4MOE_TRIAL_H
+#define FP4MOE_TRIAL_H
+
+#include "fp4moe.h"
+#include "measure.h"
+
+typedef struct trial {
+  size_t tokens, top_k, hidden, experts;
+  uint16_t *x; /* BF16 [tokens][hidden] */
+  uint16_t *y; /* BF16, likewise */
+  int32_t *ids;
+  float *weights;
+  measure_rng rng;
+} trial;
+
+/* Room for up to `tokens` tokens; x is drawn once. */
+void trial_init(trial *t, const fp4moe_layer_desc *desc, size_t tokens, size_t top_k,
+                uint64_t seed);
+void trial_free(trial *t);
+
+/* A fresh router draw for the next call. */
+void trial_draw(trial *t, size_t tokens);
+
+/* The call of the present draw, BF16 in and out. */
+fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats);
+
+typedef struct difference {
+  double rel_l2;  /* |y - ref| / |ref|; NaN where either has one */
+  double max_abs; /* largest |y - ref| */
+} difference;
+difference compare(const float *y, const float *ref, size_t n);
+
+/* Runs the present draw with an FP32 output, compares sampled tokens with the C rows of class f32,
+ * and writes the names of the kernels that served it (comma-separated) if cap > 0. */
+difference trial_check(const trial *t, fp4moe_layer *layer, void *workspace, size_t workspace_bytes,
+                       char *kernels, size_t cap);
+
+/* Workspace for calls of this trial. */
+size_t trial_workspace_bytes(const trial *t, const fp4moe_layer *layer);
+
+#endif

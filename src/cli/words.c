@@ -1,0 +1,87 @@
+/* words.c - numbers and names of the command line as values, and back (cli.h). */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+size_t parse_size(const char *option, const char *text, size_t least, size_t most) {
+  char *end;
+  errno = 0;
+  unsigned long long n = strtoull(text, &end, 10);
+  if (errno || end == text || *end || *text == '-' || n < least || n > most)
+    die("%s %s: not a whole number from %zu to %zu", option, text, least, most);
+  return (size_t)n;
+}
+
+double parse_number(const char *option, const char *text) {
+  char *end;
+  double x = strtod(text, &end);
+  if (end == text || *end || !isfinite(x)) die("%s %s: not a finite number", option, text);
+  return x;
+}
+
+/* Classes that the program knows and the library does not have yet. */
+enum { ABSENT = 100 };
+
+const word precision_words[] = {{"f32", FP4MOE_PRECISION_F32},
+                                {"bf16", FP4MOE_PRECISION_BF16},
+                                {"int8", FP4MOE_PRECISION_INT8},
+                                {"mxfp8", ABSENT},
+                                {"nvfp4", ABSENT},
+                                {NULL, 0}};
+const word format_words[] = {{"mxfp4", FP4MOE_MXFP4}, {"nvfp4", FP4MOE_NVFP4}, {NULL, 0}};
+
+const char *word_of(const word *words, int value) {
+  while (words->text && words->value != value) words++;
+  return words->text ? words->text : "?";
+}
+
+static int parse_word(const char *option, const char *text, const word *words) {
+  char all[128] = "";
+  for (const word *w = words; w->text; w++) {
+    if (!strcmp(w->text, text)) return w->value;
+    snprintf(all + strlen(all), sizeof all - strlen(all), " %s", w->text);
+  }
+  die("%s %s: not one of%s", option, text, all);
+}
+
+fp4moe_precision parse_precision(const char *text) {
+  int value = parse_word("--precision", text, precision_words);
+  if (value == ABSENT) die("--precision %s: UNSUPPORTED: not in this version", text);
+  return (fp4moe_precision)value;
+}
+
+fp4moe_format parse_format(const char *text) {
+  return (fp4moe_format)parse_word("--format", text, format_words);
+}
+
+static const word activation_words[] = {
+    {"silu", FP4MOE_SILU}, {"swiglu_oai", FP4MOE_SWIGLU_OAI}, {"relu2", FP4MOE_RELU2}, {NULL, 0}};
+
+static const fp4moe_activation activations[] = {
+    [FP4MOE_SILU] = {.kind = FP4MOE_SILU, .gated = 1},
+    [FP4MOE_SWIGLU_OAI] = {FP4MOE_SWIGLU_OAI, .gated = 1, .alpha = 1.702f, .beta = 1, .limit = 7},
+    [FP4MOE_RELU2] = {.kind = FP4MOE_RELU2, .gated = 0},
+};
+
+fp4moe_activation parse_activation(const char *text) {
+  return activations[parse_word("--activation", text, activation_words)];
+}
+
+const char *activation_text(const fp4moe_activation *a) {
+  static char text[128];
+  const struct {
+    const char *name;
+    float value;
+  } fields[] = {{"alpha", a->alpha}, {"beta", a->beta}, {"limit", a->limit}};
+  int n = snprintf(text, sizeof text, "%s%s", word_of(activation_words, (int)a->kind),
+                   a->gated ? "" : " ungated");
+  for (int i = 0; i < 3; i++)
+    if (fields[i].value != 0)
+      n += snprintf(text + n, sizeof text - (size_t)n, " %s %g", fields[i].name,
+                    (double)fields[i].value);
+  return text;
+}

