@@ -10,6 +10,9 @@
 /* The other half of suite "io": layers, config.json, loading. */
 void check_io_layers(CU_pSuite suite);
 
+/* Suite "data" (check_io_data.c). */
+void check_io_data(void);
+
 /* A directory for the running test, made and removed with all that is in it. */
 extern char io_scratch[64];
 void io_scratch_open(void);
