@@ -273,7 +273,7 @@ static void tune_bucket(bench_layer *b, int bucket, int quick, proof *p, tune_re
 
 /* ---- Schedules ---- */
 
-static const uint32_t shares[] = {4, 1, 2, 16};
+static const uint32_t shares[] = {2, 1, 4, 16};
 enum { SHARES = sizeof shares / sizeof *shares };
 
 /* How long the runs of units are that workers take; the best is an entry where it is not first. */

@@ -62,7 +62,7 @@ static fp4moe_status pick_workers(fp4moe_call *c) {
   if (threads > most)
     return fp4moe_fail(FP4MOE_INVALID, "batch.threads is %zu, the context has %zu", threads, most);
   c->workers = threads ? threads : most;
-  c->share = 4;
+  c->share = 2;
   for (uint32_t i = 0; i < c->plan->schedules; i++) {
     const fp4moe_schedule *s = &c->plan->schedule[i];
     if (s->threads != c->workers || (int)s->bucket != fp4moe_bucket(c->batch.tokens)) continue;
@@ -108,7 +108,7 @@ static void size_scratch(fp4moe_call *c) {
             max_size(unpacked, fp4_align(fp4_unpacked_bytes(c->plan->act_class, block, s->group)));
     }
   }
-  panels += 2; /* unit_width may round up by a gate and an up panel */
+  panels += 2; /* class i8 rounds up to whole 32-column groups */
   c->panel_bytes = panels * unpacked;
   c->acc_bytes = FP4MOE_ROW_BLOCK * panels * FP4MOE_PANEL * sizeof(float);
   c->scratch_bytes =
@@ -218,12 +218,11 @@ fp4moe_status fp4moe_call_check_id(const fp4moe_call *c, size_t token, size_t sl
 
 /* ---- Grouping ---- */
 
-/* With one run there are H/32 units of a token range, too few for a large machine. Runs cost memory
+/* With one run there are H/16 units of a token range, too few for a large machine. Runs cost memory
  * traffic with the tokens, so many tokens have fewer. Depends on the shape and the tokens only. */
 size_t fp4moe_cut_runs(size_t hidden, size_t tokens) {
-  size_t panels = tokens <= 8 ? 1 : 2, wanted = tokens <= 128 ? 1024 : 512;
-  size_t units = (hidden / FP4MOE_PANEL + panels - 1) / panels *
-                 ((tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK);
+  size_t wanted = tokens <= 128 ? 1024 : 640;
+  size_t units = fp4_panels(hidden) * ((tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK);
   size_t runs = units ? (wanted + units - 1) / units : 1;
   return runs < 1 ? 1 : runs > FP4MOE_MAX_RUNS ? FP4MOE_MAX_RUNS : runs;
 }
@@ -302,22 +301,23 @@ static void place_rows(fp4moe_call *c) {
 }
 
 /* w13 panels of one phase-1 unit. */
-static size_t unit_width(const fp4moe_call *c, const fp4moe_active *a) {
-  size_t panels = a->recipe[FP4MOE_GATE_UP]->panels, whole = c->layer->shape.gated ? 4 : 2;
-  if (c->plan->act_class != FP4MOE_ACT_I8 || splits_groups(c)) return panels;
-  return (panels + whole - 1) / whole * whole;
+static size_t unit_panels(const fp4moe_call *c) {
+  size_t pair = c->layer->shape.gated ? 2 : 1;
+  return c->plan->act_class == FP4MOE_ACT_I8 && !splits_groups(c) ? 2 * pair : pair;
 }
 
-static size_t units_of(const fp4moe_call *c, const fp4moe_active *a) {
-  size_t panels = unit_width(c, a);
-  size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK;
-  return blocks * ((c->layer->shape.panels13 + panels - 1) / panels);
+static size_t groups13(const fp4moe_call *c) {
+  return (c->layer->shape.panels13 + unit_panels(c) - 1) / unit_panels(c);
 }
 
-/* Cost of an expert's phase-1 unit, in rows * panels. */
-static size_t unit_size(const fp4moe_call *c, const fp4moe_active *a) {
-  size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK;
-  return blocks ? (size_t)row_cost((a->rows + blocks - 1) / blocks) * unit_width(c, a) : 0;
+static size_t row_blocks(const fp4moe_active *a) {
+  return (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK;
+}
+
+/* Rows of an expert's phase-1 unit that cost time. */
+static size_t unit_rows(const fp4moe_active *a) {
+  size_t blocks = row_blocks(a);
+  return blocks ? (size_t)row_cost((a->rows + blocks - 1) / blocks) : 0;
 }
 
 /* Two steps to a power of two: 0, 2, 4, 5, 6, 7, ... rising with size. */
@@ -331,34 +331,20 @@ static int log_step(size_t size) {
 static void order_experts(fp4moe_call *c) {
   enum { STEPS = 64 };
   uint32_t at[STEPS] = {0};
-  for (size_t i = 0; i < c->actives; i++) at[STEPS - 1 - log_step(unit_size(c, &c->active[i]))]++;
+  for (size_t i = 0; i < c->actives; i++) at[STEPS - 1 - log_step(unit_rows(&c->active[i]))]++;
   for (uint32_t b = 0, sum = 0; b < STEPS; b++) {
     uint32_t n = at[b];
     at[b] = sum;
     sum += n;
   }
   for (size_t i = 0; i < c->actives; i++)
-    c->order[at[STEPS - 1 - log_step(unit_size(c, &c->active[i]))]++] = (uint32_t)i;
+    c->order[at[STEPS - 1 - log_step(unit_rows(&c->active[i]))]++] = (uint32_t)i;
   size_t units = 0;
   for (size_t i = 0; i < c->actives; i++) {
     c->unit_first[i] = units;
-    units += units_of(c, &c->active[c->order[i]]);
+    units += row_blocks(&c->active[c->order[i]]) * groups13(c);
   }
   c->unit_first[c->actives] = units;
-}
-
-/* Token ranges, and groups of the recipe's panels, or of two where those give too few units. */
-static void cut_tokens(fp4moe_call *c) {
-  enum { ENOUGH = 768 };
-  fp4moe_cut *cut = &c->cut;
-  size_t all = c->layer->shape.panels2;
-  cut->ranges = (c->tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK;
-  cut->range = (c->tokens + cut->ranges - 1) / cut->ranges;
-  cut->groups = (all + cut->panels - 1) / cut->panels;
-  if (cut->panels > 2 && cut->groups * cut->ranges * cut->runs < ENOUGH) {
-    cut->panels = 2;
-    cut->groups = (all + 1) / 2;
-  }
 }
 
 void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
@@ -386,8 +372,10 @@ void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
   c->rows = first;
   place_rows(c);
   order_experts(c);
-  cut_tokens(c);
-  for (size_t i = 0; i < c->cut.ranges * c->cut.groups; i++) atomic_init(&c->done[i], 0);
+  c->cut.ranges = (tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK;
+  c->cut.range = (tokens + c->cut.ranges - 1) / c->cut.ranges;
+  size_t ends = c->cut.ranges * c->layer->shape.panels2;
+  for (size_t i = 0; i < ends; i++) atomic_init(&c->done[i], 0);
   size_t groups = splits_groups(c) ? fp4_blocks32(c->layer->desc.intermediate) : 0;
   for (size_t i = 0; i < c->actives * groups; i++) atomic_init(&c->group_done[i], 0);
 }
@@ -396,10 +384,12 @@ void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
 
 size_t fp4moe_call_units(const fp4moe_call *c, int phase) {
   if (phase == FP4MOE_GATE_UP) return c->unit_first[c->actives];
-  return c->cut.runs * c->cut.ranges * c->cut.groups;
+  return c->cut.runs * c->cut.ranges * c->layer->shape.panels2;
 }
 
-fp4moe_unit1 fp4moe_call_unit1(const fp4moe_call *c, size_t unit) {
+static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+
+size_t fp4moe_call_unit1(const fp4moe_call *c, size_t unit, size_t n, fp4moe_unit1 *u) {
   size_t lo = 0, hi = c->actives;
   while (hi - lo > 1) {
     size_t mid = (lo + hi) / 2;
@@ -409,26 +399,27 @@ fp4moe_unit1 fp4moe_call_unit1(const fp4moe_call *c, size_t unit) {
       hi = mid;
   }
   const fp4moe_active *a = &c->active[c->order[lo]];
-  size_t width = unit_width(c, a), all = c->layer->shape.panels13;
-  size_t groups = (all + width - 1) / width, local = unit - c->unit_first[lo];
-  size_t blocks = (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK, b = local / groups;
+  size_t groups = groups13(c), local = unit - c->unit_first[lo], width = unit_panels(c);
+  size_t blocks = row_blocks(a), b = local / groups, group = local % groups;
   size_t from = a->rows * b / blocks, to = a->rows * (b + 1) / blocks;
-  fp4moe_unit1 u = {a, a->first + from, to - from, local % groups * width, width};
-  if (u.panels > all - u.panel) u.panels = all - u.panel;
-  return u;
+  size_t most = (a->recipe[FP4MOE_GATE_UP]->panels + width - 1) / width;
+  size_t done = min_size(min_size(n, most), groups - group);
+  *u = (fp4moe_unit1){a, a->first + from, to - from, group * width,
+                      min_size(done * width, c->layer->shape.panels13 - group * width)};
+  return done;
 }
 
-fp4moe_unit2 fp4moe_call_unit2(const fp4moe_call *c, size_t unit) {
+size_t fp4moe_call_unit2(const fp4moe_call *c, size_t unit, size_t n, fp4moe_unit2 *u) {
   const fp4moe_cut *cut = &c->cut;
-  size_t group = unit % cut->groups, rest = unit / cut->groups, all = c->layer->shape.panels2;
-  fp4moe_unit2 u = {.run = cut->run_order[rest / cut->ranges],
-                    .range = rest % cut->ranges,
-                    .panel = group * cut->panels,
-                    .panels = cut->panels};
-  u.token = u.range * cut->range;
-  u.tokens = c->tokens - u.token < cut->range ? c->tokens - u.token : cut->range;
-  if (u.panels > all - u.panel) u.panels = all - u.panel;
-  return u;
+  size_t all = c->layer->shape.panels2, panel = unit % all, rest = unit / all;
+  size_t done = min_size(min_size(n, cut->panels), all - panel);
+  *u = (fp4moe_unit2){.run = cut->run_order[rest / cut->ranges],
+                      .range = rest % cut->ranges,
+                      .panel = panel,
+                      .panels = done};
+  u->token = u->range * cut->range;
+  u->tokens = min_size(c->tokens - u->token, cut->range);
+  return done;
 }
 
 /* First row of [first, first + rows) whose token is not below `token`. */
@@ -453,27 +444,28 @@ void fp4moe_active_rows(const fp4moe_call *c, const fp4moe_active *a, size_t tok
 size_t fp4moe_call_most(const fp4moe_call *c, int phase) {
   size_t units = fp4moe_call_units(c, phase), all = 0, dearest = 1;
   for (size_t i = 0; i < c->actives; i++) {
-    const fp4moe_active *a = &c->active[i];
-    size_t size = unit_size(c, a);
-    if (a->rows) all += (size_t)row_cost(a->rows) * c->layer->shape.panels13;
-    if (size > dearest) dearest = size;
+    all += unit_rows(&c->active[i]) * row_blocks(&c->active[i]) * groups13(c);
+    if (unit_rows(&c->active[i]) > dearest) dearest = unit_rows(&c->active[i]);
   }
   size_t most = phase == FP4MOE_GATE_UP ? all / (dearest * c->share * c->workers)
-                                        : units / (2 * c->share * c->workers);
-  return most < 1 ? 1 : most < units ? most : units;
+                                        : units / (c->share * c->workers);
+  return most < 1 ? 1 : min_size(most, units);
 }
 
 double fp4moe_unit_cost(const fp4moe_call *c, int phase, size_t unit) {
-  if (phase == FP4MOE_GATE_UP) {
-    fp4moe_unit1 u = fp4moe_call_unit1(c, unit);
-    return row_cost(u.rows) * (double)u.panels * (double)c->layer->shape.hidden;
-  }
-  fp4moe_unit2 u = fp4moe_call_unit2(c, unit);
+  size_t k = phase == FP4MOE_GATE_UP ? c->layer->shape.hidden : c->layer->shape.intermediate;
   double rows = 0;
-  for (size_t s = c->cut.run_first[u.run]; s < c->cut.run_first[u.run + 1]; s++) {
+  fp4moe_unit1 u1;
+  fp4moe_unit2 u2;
+  if (phase == FP4MOE_GATE_UP) {
+    fp4moe_call_unit1(c, unit, 1, &u1);
+    return row_cost(u1.rows) * (double)(u1.panels * k);
+  }
+  fp4moe_call_unit2(c, unit, 1, &u2);
+  for (size_t s = c->cut.run_first[u2.run]; s < c->cut.run_first[u2.run + 1]; s++) {
     size_t first, count;
-    fp4moe_active_rows(c, &c->active[s / c->cut.k_parts], u.token, u.tokens, &first, &count);
+    fp4moe_active_rows(c, &c->active[s / c->cut.k_parts], u2.token, u2.tokens, &first, &count);
     if (count) rows += row_cost(count) / (double)c->cut.k_parts;
   }
-  return rows * (double)u.panels * (double)c->layer->shape.intermediate;
+  return rows * (double)k;
 }

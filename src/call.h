@@ -21,13 +21,12 @@ typedef struct fp4moe_active {
   uint32_t first, rows;   /* of the piece */
 } fp4moe_active;
 
-/* How a phase is cut; see fp4moe_cut. */
+/* How phase 2 is cut. Its unit is one output panel of a token range and a run of segments. */
 typedef struct fp4moe_cut {
-  size_t groups; /* phase 2: groups of `panels` output panels */
-  size_t panels;
-  size_t ranges;  /* phase 2: token ranges of the piece */
+  size_t panels;  /* units of neighbouring panels that are done at once, at most */
+  size_t ranges;  /* token ranges of the piece */
   size_t range;   /* tokens of one */
-  size_t runs;    /* phase 2: runs of segments, partials added ascending */
+  size_t runs;    /* runs of segments, whose partial sums are added ascending */
   size_t k_parts; /* segments of an expert along K; 1 in class i8, whose chain is one */
   uint32_t run_first[FP4MOE_MAX_RUNS + 1]; /* segments: active * k_parts + part */
   uint8_t run_order[FP4MOE_MAX_RUNS];      /* biggest first */
@@ -49,7 +48,7 @@ typedef struct fp4moe_call {
   size_t actives;
   uint32_t *order;     /* [actives], dear units first */
   size_t *unit_first;  /* [actives + 1], phase-1 units of order[i] */
-  atomic_uint *done;   /* [ranges * groups] runs finished */
+  atomic_uint *done;   /* [ranges][output panels] runs finished */
   size_t piece;        /* tokens a piece holds */
   uint32_t *row_token; /* [piece * top_k], within the piece */
   float *row_weight;
@@ -100,19 +99,21 @@ double fp4moe_unit_cost(const fp4moe_call *call, int phase, size_t unit);
  * 1/(share * workers) of the phase's. */
 size_t fp4moe_call_most(const fp4moe_call *call, int phase);
 
-/* Where unit u of a phase lies. */
+/* Units are small, so that many workers are even: phase 1 a gate and an up panel, phase 2 one
+ * output panel. A worker that has taken n of them from `unit` on does neighbours together, up to
+ * the width of the recipe. These say where the first of them lie, and return how many they are. */
 typedef struct fp4moe_unit1 {
   const fp4moe_active *active;
   size_t row, rows;     /* in the row arrays */
   size_t panel, panels; /* w13 panels */
 } fp4moe_unit1;
-fp4moe_unit1 fp4moe_call_unit1(const fp4moe_call *call, size_t unit);
+size_t fp4moe_call_unit1(const fp4moe_call *call, size_t unit, size_t n, fp4moe_unit1 *u);
 
 typedef struct fp4moe_unit2 {
   size_t run, range, token, tokens; /* tokens of the piece */
   size_t panel, panels;             /* output panels */
 } fp4moe_unit2;
-fp4moe_unit2 fp4moe_call_unit2(const fp4moe_call *call, size_t unit);
+size_t fp4moe_call_unit2(const fp4moe_call *call, size_t unit, size_t n, fp4moe_unit2 *u);
 
 /* Rows of an active expert whose tokens lie in [token, token + tokens). */
 void fp4moe_active_rows(const fp4moe_call *call, const fp4moe_active *a, size_t token,

@@ -17,7 +17,9 @@
 
 /* ---- Workers ---- */
 
-typedef void unit_fn(const fp4moe_call *c, size_t unit, uint8_t *scratch);
+/* Does the first of n units from `unit` on, together where they are neighbours; returns how many.
+ */
+typedef size_t unit_fn(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch);
 
 typedef struct {
   const fp4moe_call *call;
@@ -46,7 +48,7 @@ static void work(void *arg, size_t i) {
   uint8_t *scratch = p->call->scratch + i * p->call->scratch_bytes;
   uint64_t mode = fp4moe_fp_enter();
   for (size_t first, n; (n = take_units(p, &first)) != 0;)
-    for (size_t u = first; u < first + n; u++) p->run(p->call, u, scratch);
+    for (size_t done = 0; done < n;) done += p->run(p->call, first + done, n - done, scratch);
   fp4moe_fp_leave(mode);
   if (p->call->batch.stats) {
     atomic_fetch_add(&p->busy_ns, fp4moe_now_ns());
@@ -149,8 +151,8 @@ static void multiply(const fp4moe_call *c, const product *x, uint8_t *unpacked) 
 enum { QUANT_TOKENS = 8 };
 
 /* x of QUANT_TOKENS tokens into activation rows, times the router weight where that goes first. */
-static void quant_unit(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
-  size_t h = c->layer->desc.hidden, end = (unit + 1) * QUANT_TOKENS;
+static size_t quant_unit(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
+  size_t h = c->layer->desc.hidden, end = (unit + n) * QUANT_TOKENS;
   float *weighted = (float *)(void *)(scratch + c->panel_bytes + 2 * c->acc_bytes);
   for (size_t t = unit * QUANT_TOKENS; t < end && t < c->tokens; t++) {
     const void *x = (const uint8_t *)c->batch.x + (c->token0 + t) * c->batch.x_stride;
@@ -163,6 +165,7 @@ static void quant_unit(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
     }
     c->plan->quant->fn.quant(x, dtype, h, c->x + t * c->x_row_bytes, 0, h);
   }
+  return n;
 }
 
 static float code_scale(const fp4moe_call *c) {
@@ -195,10 +198,11 @@ static void quant_h_shared(const fp4moe_call *c, const fp4moe_unit1 *u, const fl
   }
 }
 
-static void unit_gate_up(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
+static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
   const fp4moe_shape *s = &c->layer->shape;
   const fp4moe_activation *a = &c->layer->desc.activation;
-  fp4moe_unit1 u = fp4moe_call_unit1(c, unit);
+  fp4moe_unit1 u;
+  size_t done = fp4moe_call_unit1(c, unit, n, &u);
   float *acc = (float *)(void *)(scratch + c->panel_bytes);
   float *h = (float *)(void *)(scratch + c->panel_bytes + c->acc_bytes);
   const float *global = (const void *)(u.active->record + s->globals);
@@ -225,6 +229,7 @@ static void unit_gate_up(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
   };
   c->plan->act->fn.act(&args);
   (c->group_done ? quant_h_shared : quant_h)(c, &u, h, column, columns);
+  return done;
 }
 
 /* Rows of one segment of a phase-2 unit into the unit's piece of the partial sums. */
@@ -270,22 +275,32 @@ static void add_segment(const fp4moe_call *c, const fp4moe_unit2 *u, size_t segm
   }
 }
 
-static void unit_down(const fp4moe_call *c, size_t unit, uint8_t *scratch) {
-  fp4moe_unit2 u = fp4moe_call_unit2(c, unit);
-  size_t column = u.panel * FP4MOE_PANEL, columns = u.panels * FP4MOE_PANEL;
-  size_t run_floats = c->piece * c->partial_stride;
-  float *sum = c->partial + u.run * run_floats + column;
+/* The runs of a panel are all there: adds them and writes y. */
+static void store_panels(const fp4moe_call *c, const fp4moe_unit2 *u, size_t panel, size_t panels) {
+  size_t column = panel * FP4MOE_PANEL, run_floats = c->piece * c->partial_stride;
+  size_t at = column * fp4moe_dtype_bytes(c->batch.y_dtype);
+  for (size_t t = u->token; t < u->token + u->tokens; t++)
+    c->plan->store->fn.store(panels * FP4MOE_PANEL, c->cut.runs,
+                             c->partial + t * c->partial_stride + column, run_floats,
+                             c->batch.y_dtype, c->batch.accumulate,
+                             (uint8_t *)c->batch.y + (c->token0 + t) * c->batch.y_stride + at);
+}
+
+static size_t unit_down(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
+  fp4moe_unit2 u;
+  size_t units = fp4moe_call_unit2(c, unit, n, &u), end = u.panel + u.panels;
+  float *sum = c->partial + u.run * c->piece * c->partial_stride + u.panel * FP4MOE_PANEL;
   for (size_t t = u.token; t < u.token + u.tokens; t++)
-    memset(sum + t * c->partial_stride, 0, columns * sizeof *sum);
+    memset(sum + t * c->partial_stride, 0, u.panels * FP4MOE_PANEL * sizeof *sum);
   for (size_t s = c->cut.run_first[u.run]; s < c->cut.run_first[u.run + 1]; s++)
     add_segment(c, &u, s, scratch, sum);
-  atomic_uint *done = &c->done[u.range * c->cut.groups + u.panel / c->cut.panels];
-  if (atomic_fetch_add(done, 1) + 1 < c->cut.runs) return;
-  for (size_t t = u.token; t < u.token + u.tokens; t++)
-    c->plan->store->fn.store(columns, c->cut.runs, c->partial + t * c->partial_stride + column,
-                             run_floats, c->batch.y_dtype, c->batch.accumulate,
-                             (uint8_t *)c->batch.y + (c->token0 + t) * c->batch.y_stride +
-                                 column * fp4moe_dtype_bytes(c->batch.y_dtype));
+  atomic_uint *done = c->done + u.range * c->layer->shape.panels2;
+  for (size_t p = u.panel, ready; p < end; p += ready + 1) {
+    for (ready = 0; p + ready < end && atomic_fetch_add(&done[p + ready], 1) + 1 == c->cut.runs;)
+      ready++;
+    if (ready) store_panels(c, &u, p, ready);
+  }
+  return units;
 }
 
 /* No expert is active: y = 0, or y as it is. */
@@ -314,7 +329,7 @@ static void run_piece(fp4moe_call *c, size_t token0, size_t tokens, fp4moe_stats
   if (blocks > 1)
     run_phase(c, quant_unit, blocks, blocks, &ns, &wait);
   else
-    quant_unit(c, 0, c->scratch);
+    quant_unit(c, 0, blocks, c->scratch);
   if (c->batch.stats) stats->prepare_ns += fp4moe_now_ns() - start;
   run_phase(c, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP),
             fp4moe_call_most(c, FP4MOE_GATE_UP), &stats->phase1_ns, &stats->phase1_wait_ns);

@@ -126,7 +126,7 @@ static uint32_t multiple_of_both(uint32_t a, uint32_t b) {
 
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *r) {
-  enum { GEMV_BUCKETS = 4, PREFETCH_BYTES = 4096 };
+  enum { GEMV_BUCKETS = 5, GEMV_PANELS = 4, PREFETCH_BYTES = 4096 };
   uint32_t step = fp4moe_panel_step(phase, desc->activation.gated);
   const fp4moe_kernel *gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, fp4moe_bucket_rows(bucket));
   const fp4moe_kernel *unpack = first_kernel(s, desc, FP4MOE_OP_UNPACK, 0);
@@ -137,7 +137,7 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   memset(r, 0, sizeof *r);
   if (bucket < GEMV_BUCKETS || gemm->isa < gemv->isa) {
     r->gemv = gemv;
-    r->panels = step;
+    r->panels = GEMV_PANELS;
     r->prefetch = PREFETCH_BYTES;
     return FP4MOE_OK;
   }

@@ -152,7 +152,8 @@ static void covers_everything(void) {
     size_t cells = c->rows * c->layer->shape.panels13, seen = 0;
     uint8_t *cell = calloc(cells, 1);
     for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_GATE_UP); u++) {
-      fp4moe_unit1 x = fp4moe_call_unit1(c, u);
+      fp4moe_unit1 x;
+      fp4moe_call_unit1(c, u, 1, &x);
       CHECK(x.rows >= 1 && x.rows <= FP4MOE_ROW_BLOCK, "%zu rows", x.rows);
       for (size_t r = x.row; r < x.row + x.rows; r++)
         for (size_t q = x.panel; q < x.panel + x.panels; q++)
@@ -163,7 +164,8 @@ static void covers_everything(void) {
     cells = tokens[m] * c->layer->shape.panels2 * c->cut.runs, seen = 0;
     cell = calloc(cells, 1);
     for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_DOWN); u++) {
-      fp4moe_unit2 x = fp4moe_call_unit2(c, u);
+      fp4moe_unit2 x;
+      fp4moe_call_unit2(c, u, 1, &x);
       for (size_t t = x.token; t < x.token + x.tokens; t++)
         for (size_t q = x.panel; q < x.panel + x.panels; q++)
           seen += !cell[(x.run * tokens[m] + t) * c->layer->shape.panels2 + q]++;
