@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# run.sh - builds the examples as a user would, against the static and the shared libraries, and
+# runs them. From the root of the repository, after make:
+#
+#   tests/examples/run.sh BUILD_DIR
+#
+# CC and CXX name the compilers. What is missing here is skipped, by name. Exit status 1: something
+# failed; the last line counts.
+set -uo pipefail
+build=$(cd "${1:?usage: tests/examples/run.sh BUILD_DIR}" && pwd) || exit 1
+examples=tests/examples
+layers=tests/data/layers
+cc=${CC:-cc} cxx=${CXX:-c++}
+warn='-O2 -Wall -Wextra -Wpedantic -Werror -Iinclude'
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+passed=0 failed=0 skipped=0
+export FP4MOE_TABLE=none
+unset FP4MOE_KERNEL FP4MOE_CPU
+
+skip() { # what, why
+  echo "SKIP $1: $2"
+  skipped=$((skipped + 1))
+}
+
+# check NAME COMMAND...: it must succeed; if not, its output is shown.
+check() {
+  local name=$1 status=0
+  shift
+  "$@" >"$scratch/log" 2>&1 || status=$?
+  if [ $status = 0 ]; then
+    echo "ok   $name"
+    passed=$((passed + 1))
+  else
+    echo "FAIL $name (status $status): $*"
+    sed 's/^/     /' "$scratch/log"
+    failed=$((failed + 1))
+  fi
+}
+
+# libraries static|shared: what the linker is given for the two libraries of fp4moe
+libraries() {
+  if [ "$1" = static ]; then
+    echo "$build/libfp4moe_io.a $build/libfp4moe.a"
+  else
+    echo "-L$build -Wl,-rpath,$build -lfp4moe_io -lfp4moe"
+  fi
+}
+
+# ---- C
+
+# shellcheck disable=SC2046,SC2086 # compilers, flags and libraries are lists of words
+minimal() { # static|shared, checkpoint
+  $cc -std=c11 $warn $examples/minimal.c -o "$scratch/minimal_$1" \
+    $(libraries "$1") -ljansson -lm -lpthread &&
+    "$scratch/minimal_$1" "$2" | tee "$scratch/y" &&
+    grep -Eq '^(-?[0-9][-+.e0-9]* ?){4}$' "$scratch/y"
+}
+
+refuses_missing_file() {
+  "$scratch/minimal_static" "$scratch/none.safetensors" 2>"$scratch/error"
+  [ $? = 1 ] && grep -q '^SYSTEM: .*none.safetensors' "$scratch/error"
+}
+
+check 'minimal.c, static' minimal static $layers/gptoss_mxfp4.safetensors
+check 'minimal.c, shared' minimal shared $layers/qwen3_nvfp4_modelopt.safetensors
+check 'minimal.c, a file that is not there' refuses_missing_file
+
+# ---- C++
+
+# shellcheck disable=SC2046,SC2086
+parallel_for() { # static|shared
+  $cxx -std=c++17 $warn $examples/parallel_for.cpp -o "$scratch/parallel_for_$1" \
+    $(libraries "$1" | sed 's/[^ ]*fp4moe_io[^ ]*//') -lm -lpthread &&
+    "$scratch/parallel_for_$1"
+}
+
+# shellcheck disable=SC2086
+header_in_cxx() { echo "#include <$1>" | $cxx -std=c++17 $warn -fsyntax-only -x c++ -; }
+
+if command -v "${cxx%% *}" >/dev/null; then
+  check 'fp4moe.h in C++' header_in_cxx fp4moe.h
+  check 'fp4moe_io.h in C++' header_in_cxx fp4moe_io.h
+  check 'parallel_for.cpp, static' parallel_for static
+  check 'parallel_for.cpp, shared' parallel_for shared
+else
+  for what in 'fp4moe.h in C++' 'fp4moe_io.h in C++' 'parallel_for.cpp, static' \
+    'parallel_for.cpp, shared'; do
+    skip "$what" "no C++ compiler '$cxx'"
+  done
+fi
+
+# ---- Python
+
+python=
+for candidate in python3 /usr/bin/python3; do
+  if "$candidate" -c 'import numpy' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+
+# checkpoint, its .io file
+while read -r layer io; do
+  if [ -n "$python" ]; then
+    check "layer.py, $layer" "$python" $examples/layer.py "$build" \
+      $layers/"$layer".safetensors $layers/"$io".io.safetensors
+  else
+    skip "layer.py, $layer" 'no python3 that has numpy'
+  fi
+done <<'END'
+gptoss_mxfp4 gptoss_mxfp4
+qwen3_nvfp4_modelopt qwen3_nvfp4
+qwen3_nvfp4_ct qwen3_nvfp4
+nemotron_nvfp4_modelopt nemotron_nvfp4
+END
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
