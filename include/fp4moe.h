@@ -247,6 +247,15 @@ typedef struct fp4moe_stats {
   uint32_t *expert_rows; /* in: [E] or NULL = not wanted; out: rows of each expert */
 } fp4moe_stats;
 
+/* SPMD: nth threads of the caller make one call together. Each calls forward with the same batch
+ * and workspace and its own team; all return the same status, after the last has written its part.
+ */
+typedef struct fp4moe_team {
+  size_t ith, nth;            /* this thread, 0 <= ith < nth <= max_threads */
+  void (*barrier)(void *arg); /* returns when all nth have called it, and orders their memory */
+  void *arg;
+} fp4moe_team;
+
 typedef struct fp4moe_batch {
   size_t struct_size;
   size_t tokens;             /* M; 0 is fine */
@@ -266,7 +275,8 @@ typedef struct fp4moe_batch {
   size_t expert_map_count;   /* ids that the map covers */
   int accumulate;            /* 0: y = sum, y is not read; 1: y = round(y + sum) */
   size_t threads;            /* 0 = the context's; at most max_threads */
-  fp4moe_stats *stats;       /* NULL = not wanted */
+  fp4moe_stats *stats;       /* NULL = not wanted; of a team, thread 0's counts */
+  const fp4moe_team *team;   /* NULL: threads of the context's provider */
 } fp4moe_batch;
 
 /* y = sum over slots of weight * expert(x), experts in ascending id, FP32, rounded once.

@@ -58,7 +58,12 @@ static fp4moe_status check_batch(const fp4moe_layer *layer, fp4moe_batch *b, int
 }
 
 static fp4moe_status pick_workers(fp4moe_call *c) {
+  const fp4moe_team *team = c->batch.team;
   size_t most = fp4moe_context_threads(c->layer->ctx), threads = c->batch.threads;
+  if (team && (team->nth > most || team->ith >= team->nth || !team->barrier))
+    return fp4moe_fail(FP4MOE_INVALID, "team: thread %zu of %zu, the context has %zu%s", team->ith,
+                       team->nth, most, team->barrier ? "" : ", and no barrier");
+  if (team) threads = team->nth;
   if (threads > most)
     return fp4moe_fail(FP4MOE_INVALID, "batch.threads is %zu, the context has %zu", threads, most);
   c->workers = threads ? threads : most;
@@ -66,7 +71,7 @@ static fp4moe_status pick_workers(fp4moe_call *c) {
   for (uint32_t i = 0; i < c->plan->schedules; i++) {
     const fp4moe_schedule *s = &c->plan->schedule[i];
     if (s->threads != c->workers || (int)s->bucket != fp4moe_bucket(c->batch.tokens)) continue;
-    c->workers = s->workers;
+    if (!team) c->workers = s->workers;
     c->share = s->share;
     break;
   }
@@ -138,6 +143,9 @@ size_t fp4moe_call_layout(fp4moe_call *c, uint8_t *base, size_t piece) {
   size_scratch(c);
   c->piece = piece;
   c->partial_stride = c->layer->desc.hidden + FP4MOE_PANEL;
+  c->published = take(start, &used, sizeof *c->published);
+  c->phase = take(start, &used, FP4MOE_CALL_PHASES * sizeof *c->phase);
+  c->notice = take(start, &used, sizeof *c->notice);
   c->total = take(start, &used, experts * sizeof *c->total);
   c->cursor = take(start, &used, experts * sizeof *c->cursor);
   c->active = take(start, &used, most * sizeof *c->active);

@@ -32,7 +32,31 @@ typedef struct fp4moe_cut {
   uint8_t run_order[FP4MOE_MAX_RUNS];      /* biggest first */
 } fp4moe_cut;
 
-typedef struct fp4moe_call {
+typedef struct fp4moe_call fp4moe_call;
+
+/* Does the first of n units from `unit` on, together where they are neighbours; returns how many.
+ */
+typedef size_t fp4moe_unit_fn(const fp4moe_call *call, size_t unit, size_t n, uint8_t *scratch);
+
+/* Units that the workers take from one counter. */
+typedef struct fp4moe_phase {
+  const fp4moe_call *call;
+  fp4moe_unit_fn *run;
+  size_t units, most; /* most: units of one take */
+  _Alignas(64) atomic_size_t next;
+  _Alignas(64) atomic_uint_fast64_t end_ns; /* when the workers ended, summed */
+  atomic_uint ended;
+} fp4moe_phase;
+
+enum { FP4MOE_QUANT_PHASE, FP4MOE_GATE_UP_PHASE, FP4MOE_DOWN_PHASE, FP4MOE_CALL_PHASES };
+
+/* What a team's thread 0 tells the others. */
+typedef struct fp4moe_notice {
+  fp4moe_status status;
+  char detail[256];
+} fp4moe_notice;
+
+struct fp4moe_call {
   const fp4moe_layer *layer;
   const fp4moe_plan *plan;
   fp4moe_batch batch;     /* strides filled in */
@@ -61,8 +85,12 @@ typedef struct fp4moe_call {
   uint8_t *scratch;        /* [workers] */
   size_t scratch_bytes, panel_bytes, acc_bytes;
 
+  fp4moe_call *published; /* team: what thread 0 made of the call */
+  fp4moe_phase *phase;    /* [FP4MOE_CALL_PHASES] of the piece */
+  fp4moe_notice *notice;
+
   size_t token0, tokens, rows; /* of the piece */
-} fp4moe_call;
+};
 
 size_t fp4moe_dtype_bytes(fp4moe_dtype dtype);
 

@@ -6,6 +6,9 @@
  *             the unit's own piece of the run's partial sums; the unit that ends a piece last adds
  *             the runs in ascending order and writes y
  *
+ * The workers of a phase are threads of a provider, or the caller's own team, which runs the whole
+ * call on every thread (SPMD) and meets at barriers; thread 0 then groups and resets counters.
+ *
  * Reads the plan and nothing else of the library: no oracle, table or topology. Allocates nothing
  * and cannot fail once the arguments are checked. No unit waits for another. */
 #include <math.h>
@@ -17,21 +20,8 @@
 
 /* ---- Workers ---- */
 
-/* Does the first of n units from `unit` on, together where they are neighbours; returns how many.
- */
-typedef size_t unit_fn(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch);
-
-typedef struct {
-  const fp4moe_call *call;
-  unit_fn *run;
-  size_t units, most; /* most: units of one take */
-  _Alignas(64) atomic_size_t next;
-  _Alignas(64) atomic_uint_fast64_t busy_ns; /* ends of the workers, summed */
-  atomic_uint ended;
-} phase;
-
 /* Takes a run of units: long ones while many are left, so that a worker streams through memory. */
-static size_t take_units(phase *p, size_t *first) {
+static size_t take_units(fp4moe_phase *p, size_t *first) {
   size_t at = atomic_load(&p->next), n;
   do {
     if (at >= p->units) return 0;
@@ -44,33 +34,37 @@ static size_t take_units(phase *p, size_t *first) {
 }
 
 static void work(void *arg, size_t i) {
-  phase *p = arg;
+  fp4moe_phase *p = arg;
   uint8_t *scratch = p->call->scratch + i * p->call->scratch_bytes;
   uint64_t mode = fp4moe_fp_enter();
   for (size_t first, n; (n = take_units(p, &first)) != 0;)
     for (size_t done = 0; done < n;) done += p->run(p->call, first + done, n - done, scratch);
   fp4moe_fp_leave(mode);
   if (p->call->batch.stats) {
-    atomic_fetch_add(&p->busy_ns, fp4moe_now_ns());
+    atomic_fetch_add(&p->end_ns, fp4moe_now_ns());
     atomic_fetch_add(&p->ended, 1);
   }
 }
 
-/* Runs all units; adds the phase's time and its workers' waits. */
-static void run_phase(const fp4moe_call *c, unit_fn *run, size_t units, size_t most, uint64_t *ns,
-                      uint64_t *wait_ns) {
+static uint64_t time_of(const fp4moe_call *c) { return c->batch.stats ? fp4moe_now_ns() : 0; }
+
+/* Runs all units of a phase; adds its time and its workers' waits. */
+static void run_phase(const fp4moe_call *c, int which, uint64_t *ns, uint64_t *wait_ns) {
   const fp4moe_context_desc *d = &c->layer->ctx->desc;
-  uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0;
-  phase p = {.call = c, .run = run, .units = units, .most = most};
-  if (!units) return;
-  if (c->workers == 1 || units == 1)
-    work(&p, 0);
-  else
-    d->parallel_for(d->pool, c->workers, work, &p);
-  if (!c->batch.stats) return;
-  uint64_t end = fp4moe_now_ns();
+  const fp4moe_team *team = c->batch.team;
+  fp4moe_phase *p = &c->phase[which];
+  uint64_t start = time_of(c);
+  if (team) {
+    work(p, team->ith);
+    team->barrier(team->arg);
+  } else if (c->workers == 1 || p->units <= 1) {
+    work(p, 0);
+  } else {
+    d->parallel_for(d->pool, c->workers, work, p);
+  }
+  uint64_t end = time_of(c);
   *ns += end - start;
-  *wait_ns += atomic_load(&p.ended) * end - atomic_load(&p.busy_ns);
+  *wait_ns += atomic_load(&p->ended) * end - atomic_load(&p->end_ns);
 }
 
 /* ---- Matmul by a recipe ---- */
@@ -322,19 +316,42 @@ static void count_stats(const fp4moe_call *c, fp4moe_stats *stats) {
     memcpy(stats->expert_rows, c->total, c->layer->desc.experts * sizeof *c->total);
 }
 
-static void run_piece(fp4moe_call *c, size_t token0, size_t tokens, fp4moe_stats *stats) {
-  uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0, ns = 0, wait = 0;
+static void set_phase(fp4moe_call *c, int which, fp4moe_unit_fn *run, size_t units, size_t most) {
+  fp4moe_phase *p = &c->phase[which];
+  p->call = c->published;
+  p->run = run;
+  p->units = units;
+  p->most = most;
+  atomic_init(&p->next, 0);
+  atomic_init(&p->end_ns, 0);
+  atomic_init(&p->ended, 0);
+}
+
+/* The piece's rows, units and counters: one thread's work. Few tokens are quantised on the way. */
+static void begin_piece(fp4moe_call *c, size_t token0, size_t tokens) {
   size_t blocks = (tokens + QUANT_TOKENS - 1) / QUANT_TOKENS;
   fp4moe_call_group(c, token0, tokens);
-  if (blocks > 1)
-    run_phase(c, quant_unit, blocks, blocks, &ns, &wait);
-  else
-    quant_unit(c, 0, blocks, c->scratch);
-  if (c->batch.stats) stats->prepare_ns += fp4moe_now_ns() - start;
-  run_phase(c, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP),
-            fp4moe_call_most(c, FP4MOE_GATE_UP), &stats->phase1_ns, &stats->phase1_wait_ns);
-  run_phase(c, unit_down, fp4moe_call_units(c, FP4MOE_DOWN), fp4moe_call_most(c, FP4MOE_DOWN),
-            &stats->phase2_ns, &stats->phase2_wait_ns);
+  if (blocks == 1) {
+    quant_unit(c, 0, 1, c->scratch);
+    blocks = 0;
+  }
+  set_phase(c, FP4MOE_QUANT_PHASE, quant_unit, blocks, blocks);
+  set_phase(c, FP4MOE_GATE_UP_PHASE, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP),
+            fp4moe_call_most(c, FP4MOE_GATE_UP));
+  set_phase(c, FP4MOE_DOWN_PHASE, unit_down, fp4moe_call_units(c, FP4MOE_DOWN),
+            fp4moe_call_most(c, FP4MOE_DOWN));
+  *c->published = *c;
+}
+
+static void run_piece(fp4moe_call *c, size_t token0, size_t tokens, fp4moe_stats *stats) {
+  const fp4moe_team *team = c->batch.team;
+  uint64_t start = time_of(c), ns = 0, wait = 0;
+  if (!team || team->ith == 0) begin_piece(c, token0, tokens);
+  if (team) team->barrier(team->arg);
+  run_phase(c, FP4MOE_QUANT_PHASE, &ns, &wait);
+  stats->prepare_ns += time_of(c) - start;
+  run_phase(c, FP4MOE_GATE_UP_PHASE, &stats->phase1_ns, &stats->phase1_wait_ns);
+  run_phase(c, FP4MOE_DOWN_PHASE, &stats->phase2_ns, &stats->phase2_wait_ns);
 }
 
 /* The largest piece that fits, 0: not even one token. */
@@ -351,25 +368,47 @@ static size_t fit_piece(fp4moe_call *c, size_t bytes) {
   return lo;
 }
 
+/* Counts rows; of a team thread 0 does, and all learn how it went and how many are active. */
+static fp4moe_status count_rows(fp4moe_call *c) {
+  const fp4moe_team *team = c->batch.team;
+  if (!team) return fp4moe_call_count(c);
+  if (team->ith == 0) {
+    c->notice->status = fp4moe_call_count(c);
+    strncpy(c->notice->detail, fp4moe_error_detail(), sizeof c->notice->detail - 1);
+    c->notice->detail[sizeof c->notice->detail - 1] = 0;
+    *c->published = *c;
+  }
+  team->barrier(team->arg);
+  fp4moe_status status = c->notice->status;
+  c->actives = c->published->actives;
+  if (status && team->ith) fp4moe_fail(status, "%s", c->notice->detail);
+  team->barrier(team->arg); /* thread 0 may now publish again */
+  return status;
+}
+
 static fp4moe_status run_call(fp4moe_call *c, void *workspace, size_t bytes) {
+  const fp4moe_team *team = c->batch.team;
+  int first = !team || team->ith == 0;
+  if (!first) c->batch.stats = NULL;
   fp4moe_stats none = {0}, *stats = c->batch.stats ? c->batch.stats : &none;
-  uint64_t start = c->batch.stats ? fp4moe_now_ns() : 0;
+  uint64_t start = time_of(c);
   if (!c->batch.tokens) return FP4MOE_OK;
   size_t piece = fit_piece(c, bytes);
   if (!piece || !workspace)
     return fp4moe_fail(FP4MOE_WORKSPACE, "the workspace has %zu bytes, this call needs %zu",
                        workspace ? bytes : 0, fp4moe_call_layout(c, NULL, 1));
   fp4moe_call_layout(c, workspace, piece);
-  fp4moe_status status = fp4moe_call_count(c);
+  fp4moe_status status = count_rows(c);
   if (status) return status;
   uint64_t mode = fp4moe_fp_enter();
   stats->prepare_ns = stats->phase1_ns = stats->phase1_wait_ns = 0;
   stats->phase2_ns = stats->phase2_wait_ns = 0;
-  count_stats(c, stats);
-  if (c->batch.stats) stats->prepare_ns = fp4moe_now_ns() - start;
-  if (!c->actives) store_nothing(c);
+  if (first) count_stats(c, stats);
+  stats->prepare_ns = time_of(c) - start;
+  if (!c->actives && first) store_nothing(c);
   for (size_t t = 0; t < c->batch.tokens && c->actives; t += piece)
     run_piece(c, t, c->batch.tokens - t < piece ? c->batch.tokens - t : piece, stats);
+  if (!c->actives && team) team->barrier(team->arg);
   fp4moe_fp_leave(mode);
   return FP4MOE_OK;
 }

@@ -613,6 +613,84 @@ static void callers_and_forks(void) {
   fp4moe_context_destroy(ctx);
 }
 
+/* ---- SPMD ---- */
+
+typedef struct {
+  fp4moe_layer *layer;
+  fp4moe_batch batch;
+  fp4moe_team team;
+  void *workspace;
+  size_t bytes;
+  fp4moe_status status;
+  char detail[128];
+} member;
+
+static void meet(void *arg) { pthread_barrier_wait(arg); }
+
+static void *join_call(void *arg) {
+  member *m = arg;
+  m->batch.team = &m->team;
+  m->status = fp4moe_layer_forward(m->layer, &m->batch, m->workspace, m->bytes);
+  snprintf(m->detail, sizeof m->detail, "%s", m->status ? fp4moe_error_detail() : "");
+  return NULL;
+}
+
+/* One call by a team of nth threads; its status, which all of them share. */
+static fp4moe_status team_call(fp4moe_layer *layer, const fp4moe_batch *b, size_t nth,
+                               size_t bytes) {
+  pthread_t threads[7];
+  pthread_barrier_t barrier;
+  member m[7];
+  void *workspace = malloc(bytes);
+  pthread_barrier_init(&barrier, NULL, (unsigned)nth);
+  for (size_t i = 0; i < nth; i++) {
+    m[i] = (member){layer, *b, {i, nth, meet, &barrier}, workspace, bytes, FP4MOE_OK, ""};
+    pthread_create(&threads[i], NULL, join_call, &m[i]);
+  }
+  for (size_t i = 0; i < nth; i++) pthread_join(threads[i], NULL);
+  for (size_t i = 1; i < nth; i++)
+    CHECK(m[i].status == m[0].status && !strcmp(m[i].detail, m[0].detail), "thread %zu: %s %s", i,
+          fp4moe_status_name(m[i].status), m[i].detail);
+  pthread_barrier_destroy(&barrier);
+  free(workspace);
+  return m[0].status;
+}
+
+static void teams(void) {
+  fp4moe_context *ctx = context_of(7);
+  const fp4moe_layer_desc d = {sizeof d,       64, 96, 5, FP4MOE_NVFP4, FP4MOE_PRECISION_INT8,
+                               activations[0], 0};
+  random_layer *m = random_layer_new(&d, 1, NULL);
+  fp4moe_layer *layer = NULL;
+  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+  for (size_t nth = 1; nth <= 7; nth += 2)
+    for (int tokens = 0; tokens < 60; tokens += 29) {
+      problem p = draw(&d, tokens ? (size_t)tokens : 1, 2, tokens == 29);
+      size_t floats = p.tokens * p.hidden;
+      float *want = malloc(floats * sizeof *want);
+      fp4moe_batch b = batch_of(&p);
+      if (!tokens) p.ids[0] = p.ids[1] = -1;
+      CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
+      memcpy(want, p.y, floats * sizeof *want);
+      fp4moe_limits l = {sizeof l, p.tokens, p.top_k, nth};
+      size_t full = fp4moe_workspace_bytes(layer, &l),
+             least = fp4moe_workspace_min_bytes(layer, &l);
+      for (int small = 0; small < 2; small++) {
+        memset(p.y, 0xff, floats * sizeof *p.y);
+        CHECK(!team_call(layer, &b, nth, small ? least : full), "%s", fp4moe_error_detail());
+        CHECK_SAME(p.y, want, floats, sizeof *want, "a team");
+      }
+      CHECK(team_call(layer, &b, nth, least / 4) == FP4MOE_WORKSPACE, "a short workspace");
+      p.ids[0] = 5;
+      CHECK(team_call(layer, &b, nth, full) == FP4MOE_INVALID, "an id out of range");
+      free(want);
+      drop(&p);
+    }
+  fp4moe_layer_destroy(layer);
+  random_layer_free(m);
+  fp4moe_context_destroy(ctx);
+}
+
 static void stats_and_sizes(void) {
   fp4moe_context *ctx = context_of(2);
   const fp4moe_layer_desc d = {sizeof d,       64, 96, 4, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16,
@@ -653,5 +731,6 @@ void check_layer(void) {
   check_test(s, "refused layers", refused_layers);
   check_test(s, "refused batches", refused_batches);
   check_test(s, "callers and forks", callers_and_forks);
+  check_test(s, "teams (SPMD)", teams);
   check_test(s, "stats", stats_and_sizes);
 }

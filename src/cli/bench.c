@@ -8,13 +8,17 @@
  * Weights come from memory, never from a cache: layers rotate so that 4 last-level caches of other
  * data lie between two uses of an expert. A round's ceilings alone stream more than that, so at
  * most as many layers are kept as a round has calls. What is timed is the public forward call with
- * BF16 in and out; before that a few tokens of each M are compared with the C rows of class f32. */
+ * BF16 in and out; before that a few tokens of each M are compared with the C rows of class f32.
+ *
+ * --against makes the calls of an M twice, with the same draws on different layers; which plan goes
+ * first changes from round to round. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
+#include "head.h"
 #include "layer.h"
 #include "layerfill.h"
 
@@ -22,13 +26,20 @@ static const char usage[] =
     "usage: fp4moe bench (--model PRESET | --hidden H --intermediate I --experts E --topk K\n"
     "                     --format mxfp4|nvfp4 [--activation NAME])\n"
     "                    --precision P --tokens LIST [--layers N] [--threads N] [--kernel GLOB]\n"
-    "                    [--json]\n"
+    "                    [--against GLOB] [--json]\n"
+    "       fp4moe bench --op unpack|quant|gemv|gemm|act|combine|store (--model ... | --hidden ...)\n"
+    "                    [--precision P] [--tokens LIST] [--threads N] [--kernel GLOB] [--json]\n"
     "\n"
     "Times the forward call of a layer with random weights and compares it with the machine's\n"
     "limits, which are measured in the same rounds. Exit status 1: an efficiency above 1.05, or an\n"
     "error beyond the class's bound; such figures are not to be believed.\n"
     "\n" PROBLEM_USAGE
-    "  --layers N           keep N distinct layers and run them in turn: times are per layer\n";
+    "  --layers N           keep N distinct layers and run them in turn: times are per layer\n"
+    "  --against GLOB       make each call a second time with the kernels that GLOB allows, in the\n"
+    "                       same rounds: ratio = that time / this time, with quartiles\n"
+    "  --op OP              every kernel of one op alone, from the L2 cache, on one thread and on\n"
+    "                       all; --tokens are the rows that the kernel is given. C kernels only\n"
+    "                       where --kernel or FP4MOE_CPU=c asks for them\n";
 
 double bench_operations(const problem *p, size_t tokens) {
   const preset *s = &p->shape;
@@ -58,7 +69,8 @@ static size_t count_layers(const bench *b) {
   double least = INFINITY;
   for (size_t i = 0; i < p->calls; i++) least = fmin(least, call_bytes(p, p->tokens[i]));
   size_t between = (size_t)ceil(4 * (double)b->host.llc_bytes / least);
-  size_t a_round = p->layers * p->calls, n = between + 1 < a_round ? between + 1 : a_round;
+  size_t a_round = p->layers * p->calls * (size_t)b->sides;
+  size_t n = between + 1 < a_round ? between + 1 : a_round;
   return n > p->layers ? n : p->layers;
 }
 
@@ -97,6 +109,25 @@ static void make_layers(bench *b) {
   }
 }
 
+/* ---- Plans ---- */
+
+/* The plans of both sides, chosen from the same table. */
+static void make_plans(bench *b) {
+  const problem *p = &b->problem;
+  fp4moe_layer_desc desc = problem_desc(p);
+  b->plan[OWN] = b->layers[0]->plan;
+  if (!p->against) return;
+  fp4moe_context *rival = open_context(p->threads, p->against);
+  require(fp4moe_context_select(rival, &desc, &b->plan[AGAINST]), "--against");
+  fp4moe_context_destroy(rival);
+}
+
+/* The layers of the next calls, `n` of them, run by a side's plan. */
+static void use_plan(bench *b, int side, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    b->layers[(b->next_layer + i) % b->layer_count]->plan = b->plan[side];
+}
+
 /* ---- Calls ---- */
 
 static void make_trials(bench *b) {
@@ -107,36 +138,37 @@ static void make_trials(bench *b) {
   b->trials = allocate(p->layers, sizeof *b->trials);
   for (size_t i = 0; i < p->layers; i++)
     trial_init(&b->trials[i], &desc, most, p->shape.top_k, i + 1);
-  b->workspace_bytes = trial_workspace_bytes(b->trials, b->layers[0]);
+  for (int side = 0; side < b->sides; side++) {
+    use_plan(b, side, 1);
+    size_t bytes = trial_workspace_bytes(b->trials, b->layers[b->next_layer]);
+    if (bytes > b->workspace_bytes) b->workspace_bytes = bytes;
+  }
   b->workspace = allocate_workspace(b->workspace_bytes);
 }
 
 static void check_cases(bench *b) {
   for (size_t i = 0; i < b->problem.calls; i++) {
     bench_case *c = &b->cases[i];
-    progress("checking against C", i, b->problem.calls);
     c->tokens = b->problem.tokens[i];
     trial_draw(b->trials, c->tokens);
-    c->err = trial_check(b->trials, b->layers[i % b->layer_count], b->workspace, b->workspace_bytes,
-                         c->kernels, sizeof c->kernels);
+    for (int side = 0; side < b->sides; side++, b->next_layer++) {
+      bench_side *s = &c->side[side];
+      progress("checking against C", i, b->problem.calls);
+      use_plan(b, side, 1);
+      s->err = trial_check(b->trials, b->layers[b->next_layer % b->layer_count], b->workspace,
+                           b->workspace_bytes, s->kernels, sizeof s->kernels);
+    }
   }
 }
 
-static double class_rate(fp4moe_precision precision, const ceilings *c) {
-  const double rates[] = {[FP4MOE_PRECISION_F32] = c->f32_gflops,
-                          [FP4MOE_PRECISION_BF16] = c->bf16_gflops,
-                          [FP4MOE_PRECISION_INT8] = c->int8_gops};
-  return rates[precision];
-}
-
-/* One sample: a call of each of problem.layers layers, with draws of their own. */
-static void sample(bench *b, bench_case *c) {
+/* One sample of a side: a call of each of problem.layers layers, with the present draws. */
+static void sample(bench *b, bench_case *c, int side) {
   size_t n = b->problem.layers, r = b->rounds;
   const ceilings *limit = &b->ceilings[r];
   double bytes = 0, floor_ns = 0;
   double dot_ns =
       bench_operations(&b->problem, c->tokens) / class_rate(b->problem.precision, limit);
-  for (size_t i = 0; i < n; i++) trial_draw(&b->trials[i], c->tokens);
+  use_plan(b, side, n);
   uint64_t start = fp4moe_now_ns();
   for (size_t i = 0; i < n; i++, b->next_layer++) {
     fp4moe_stats stats = {.struct_size = sizeof stats};
@@ -148,10 +180,19 @@ static void sample(bench *b, bench_case *c) {
     floor_ns += fmax((double)stats.weight_bytes / limit->read_gbytes_s, dot_ns);
   }
   double ns = (double)(fp4moe_now_ns() - start);
-  c->ms[r] = ns * 1e-6 / (double)n;
+  c->side[side].ms[r] = ns * 1e-6 / (double)n;
+  if (side != OWN) return;
   c->floor_ms[r] = floor_ns * 1e-6 / (double)n;
   c->efficiency[r] = floor_ns / ns;
   c->bytes[r] = bytes / (double)n;
+}
+
+/* All sides of an M with the same draws. */
+static void sample_case(bench *b, bench_case *c) {
+  size_t r = b->rounds;
+  for (size_t i = 0; i < b->problem.layers; i++) trial_draw(&b->trials[i], c->tokens);
+  for (int i = 0; i < b->sides; i++) sample(b, c, (int)(r + (size_t)i) % b->sides);
+  c->ratio[r] = c->side[AGAINST].ms[r] / c->side[OWN].ms[r];
 }
 
 /* At least MIN_ROUNDS, and more while they are cheap: a shared host deserves them. */
@@ -162,7 +203,7 @@ static void run_rounds(bench *b, ceilings_meter *meter) {
          (b->rounds < MAX_ROUNDS && (double)(fp4moe_now_ns() - start) < cheap_ns)) {
     progress("measuring, rounds", b->rounds, b->rounds < MIN_ROUNDS ? MIN_ROUNDS : MAX_ROUNDS);
     b->ceilings[b->rounds] = ceilings_measure(meter);
-    for (size_t i = 0; i < b->problem.calls; i++) sample(b, &b->cases[i]);
+    for (size_t i = 0; i < b->problem.calls; i++) sample_case(b, &b->cases[i]);
     b->rounds++;
   }
   progress_clear();
@@ -180,12 +221,15 @@ static void close_bench(bench *b) {
 int command_bench(int argc, char **argv) {
   static bench b;
   problem_parse(argc, argv, usage, 1, &b.problem);
+  if (b.problem.op) return bench_op(&b.problem, argc, argv);
+  b.sides = b.problem.against ? SIDES : 1;
   fp4moe_host_read(&b.host);
   b.context = open_context(b.problem.threads, b.problem.kernels);
   b.threads = fp4moe_context_threads(b.context);
   ceilings_meter *meter = ceilings_open(&b.host, b.threads);
   if (!meter) die("no memory to measure the bandwidth with");
   make_layers(&b);
+  make_plans(&b);
   make_trials(&b);
   check_cases(&b);
   run_rounds(&b, meter);

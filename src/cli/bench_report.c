@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "bench.h"
+#include "head.h"
 
 /* Twice what a class keeps over a layer's tokens: the few that are sampled scatter. */
 static const double class_bound[] = {
@@ -11,88 +12,86 @@ static const double class_bound[] = {
 static const double most_efficiency = 1.05;
 
 typedef struct figures {
-  measure_summary ms, efficiency;
+  measure_summary ms, efficiency, against_ms, ratio;
   double floor_ms, gbytes_s, gflops;
 } figures;
 
 static figures sum_up(const bench *b, bench_case *c) {
-  figures f = {.ms = measure_summarise(c->ms, b->rounds),
+  figures f = {.ms = measure_summarise(c->side[OWN].ms, b->rounds),
+               .against_ms = measure_summarise(c->side[AGAINST].ms, b->rounds),
                .efficiency = measure_summarise(c->efficiency, b->rounds),
+               .ratio = measure_summarise(c->ratio, b->rounds),
                .floor_ms = measure_summarise(c->floor_ms, b->rounds).median};
   f.gbytes_s = measure_summarise(c->bytes, b->rounds).median * 1e-6 / f.ms.median;
   f.gflops = bench_operations(&b->problem, c->tokens) * 1e-6 / f.ms.median;
   return f;
 }
 
-/* The median of one field of all rounds' ceilings. */
-static double median_ceiling(const bench *b, size_t field) {
-  double x[MAX_ROUNDS];
-  for (size_t r = 0; r < b->rounds; r++)
-    x[r] = *(const double *)((const char *)&b->ceilings[r] + field);
-  return measure_summarise(x, b->rounds).median;
-}
-
-static ceilings median_ceilings(const bench *b) {
-  return (ceilings){.read_gbytes_s = median_ceiling(b, offsetof(ceilings, read_gbytes_s)),
-                    .int8_gops = median_ceiling(b, offsetof(ceilings, int8_gops)),
-                    .bf16_gflops = median_ceiling(b, offsetof(ceilings, bf16_gflops)),
-                    .f32_gflops = median_ceiling(b, offsetof(ceilings, f32_gflops))};
-}
-
 /* ---- JSON ---- */
-
-static void json_ceilings(const bench *b) {
-  ceilings c = median_ceilings(b);
-  print_json(json_pack("{ss sI sf sf sf sf}", "what", "ceilings", "threads", (json_int_t)b->threads,
-                       "read_gbytes_s", c.read_gbytes_s, "int8_gops", c.int8_gops, "bf16_gflops",
-                       c.bf16_gflops, "f32_gflops", c.f32_gflops));
-}
 
 static void json_case(const bench *b, const bench_case *c, const figures *f) {
   const problem *p = &b->problem;
-  print_json(json_pack("{ss ss ss ss sI sI sf sf sf sf sf sf s[ff] so so}", "what", "layer",
-                       "model", p->name, "format", word_of(format_words, (int)p->shape.format),
-                       "precision", word_of(precision_words, (int)p->precision), "tokens",
-                       (json_int_t)c->tokens, "threads", (json_int_t)b->threads, "ms", f->ms.median,
-                       "ms_min", f->ms.min, "gbytes_s", f->gbytes_s, "gflops", f->gflops,
-                       "floor_ms", f->floor_ms, "efficiency", f->efficiency.median, "quartiles",
-                       f->efficiency.q1, f->efficiency.q3, "err", json_number(c->err.rel_l2),
-                       "kernels", json_names(c->kernels)));
+  json_t *line = json_pack(
+      "{ss ss ss ss sI sI sf sf sf sf sf sf s[ff] so so}", "what", "layer", "model", p->name,
+      "format", word_of(format_words, (int)p->shape.format), "precision",
+      word_of(precision_words, (int)p->precision), "tokens", (json_int_t)c->tokens, "threads",
+      (json_int_t)b->threads, "ms", f->ms.median, "ms_min", f->ms.min, "gbytes_s", f->gbytes_s,
+      "gflops", f->gflops, "floor_ms", f->floor_ms, "efficiency", f->efficiency.median, "quartiles",
+      f->efficiency.q1, f->efficiency.q3, "err", json_number(c->side[OWN].err.rel_l2), "kernels",
+      json_names(c->side[OWN].kernels));
+  if (b->sides == SIDES)
+    json_object_update_new(
+        line, json_pack("{ss sf sf s[ff] so so}", "against", p->against, "against_ms",
+                        f->against_ms.median, "ratio", f->ratio.median, "ratio_quartiles",
+                        f->ratio.q1, f->ratio.q3, "against_err",
+                        json_number(c->side[AGAINST].err.rel_l2), "against_kernels",
+                        json_names(c->side[AGAINST].kernels)));
+  print_json(line);
 }
 
 /* ---- Table ---- */
 
-static void print_header(const bench *b, int argc, char **argv) {
+static void print_problem(const bench *b) {
   const problem *p = &b->problem;
   const preset *s = &p->shape;
-  ceilings c = median_ceilings(b);
-  printf("# fp4moe");
-  for (int i = 0; i < argc; i++) printf(" %s", argv[i]);
-  printf("  # %s, %zu threads\n", b->host.cpu_model, b->threads);
   printf("# %s: H %zu, I %zu, E %zu, top-%zu, %s, %s%s, class %s; %zu layers in turn, %zu rounds\n",
          p->name, s->hidden, s->intermediate, s->experts, s->top_k,
          word_of(format_words, (int)s->format), activation_text(&s->activation),
          s->biases ? ", biases" : "", word_of(precision_words, (int)p->precision), b->layer_count,
          b->rounds);
-  printf("# limits: read %.1f GB/s, int8 %.0f Gop/s, bf16 %.0f GFLOP/s, f32 %.0f GFLOP/s\n",
-         c.read_gbytes_s, c.int8_gops, c.bf16_gflops, c.f32_gflops);
-  printf("%7s %9s %9s %7s %8s %9s %6s %13s %9s  %s\n", "tokens", "ms", "ms_min", "GB/s", "GFLOP/s",
-         "floor_ms", "eff", "quartiles", "err", "kernels");
 }
 
-static void print_case(const bench_case *c, const figures *f) {
-  printf("%7zu %9.3f %9.3f %7.2f %8.1f %9.3f %6.3f %6.3f %6.3f %9.2e  %s\n", c->tokens,
-         f->ms.median, f->ms.min, f->gbytes_s, f->gflops, f->floor_ms, f->efficiency.median,
-         f->efficiency.q1, f->efficiency.q3, c->err.rel_l2, c->kernels);
+static void print_columns(const bench *b) {
+  if (b->sides == SIDES)
+    printf("# ratio: time under --against '%s' / ms, in the same rounds\n", b->problem.against);
+  printf("%7s %9s %9s %7s %8s %9s %6s %13s %9s", "tokens", "ms", "ms_min", "GB/s", "GFLOP/s",
+         "floor_ms", "eff", "quartiles", "err");
+  if (b->sides == SIDES) printf("  %6s %13s %9s", "ratio", "quartiles", "err");
+  puts("  kernels");
+}
+
+static void print_case(const bench *b, const bench_case *c, const figures *f) {
+  const bench_side *own = &c->side[OWN], *against = &c->side[AGAINST];
+  printf("%7zu %9.3f %9.3f %7.2f %8.1f %9.3f %6.3f %6.3f %6.3f %9.2e", c->tokens, f->ms.median,
+         f->ms.min, f->gbytes_s, f->gflops, f->floor_ms, f->efficiency.median, f->efficiency.q1,
+         f->efficiency.q3, own->err.rel_l2);
+  if (b->sides == SIDES)
+    printf("  %6.3f %6.3f %6.3f %9.2e", f->ratio.median, f->ratio.q1, f->ratio.q3,
+           against->err.rel_l2);
+  printf("  %s", own->kernels);
+  if (b->sides == SIDES) printf(" against %s", against->kernels);
+  putchar('\n');
 }
 
 /* ---- Belief ---- */
 
 static int believe(const bench *b, const bench_case *c, const figures *f) {
   double bound = class_bound[b->problem.precision];
-  if (!(c->err.rel_l2 <= bound)) {
-    fprintf(stderr, "%s: tokens %zu: err %g is beyond the class's %g\n", command_name, c->tokens,
-            c->err.rel_l2, bound);
+  for (int side = 0; side < b->sides; side++) {
+    double err = c->side[side].err.rel_l2;
+    if (err <= bound) continue;
+    fprintf(stderr, "%s: tokens %zu%s: err %g is beyond the class's %g\n", command_name, c->tokens,
+            side == OWN ? "" : " under --against", err, bound);
     return EXIT_CHECK;
   }
   if (f->efficiency.median <= most_efficiency) return 0;
@@ -102,18 +101,18 @@ static int believe(const bench *b, const bench_case *c, const figures *f) {
 }
 
 int bench_report(bench *b, int argc, char **argv) {
-  int status = 0;
-  if (b->problem.json)
-    json_ceilings(b);
-  else
-    print_header(b, argc, argv);
+  int status = 0, json = b->problem.json;
+  head_command(b->context, json, argc, argv);
+  if (!json) print_problem(b);
+  head_limits(b->ceilings, b->rounds, b->threads, json);
+  if (!json) print_columns(b);
   for (size_t i = 0; i < b->problem.calls; i++) {
     bench_case *c = &b->cases[i];
     figures f = sum_up(b, c);
-    if (b->problem.json)
+    if (json)
       json_case(b, c, &f);
     else
-      print_case(c, &f);
+      print_case(b, c, &f);
     status |= believe(b, c, &f);
   }
   return status;

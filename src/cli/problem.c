@@ -17,7 +17,8 @@ enum {
 
 /* Flags that make a shape, by bit of `seen`. */
 enum { MODEL, HIDDEN, INTERMEDIATE, EXPERTS, TOPK, FORMAT, ACTIVATION, SHAPE_FLAGS };
-enum { PRECISION = SHAPE_FLAGS, TOKENS, THREADS, KERNEL, JSON, LAYERS, HELP };
+enum { PRECISION = SHAPE_FLAGS, TOKENS, THREADS, KERNEL, JSON, HELP, LAYERS, OP, AGAINST };
+enum { FIRST_OF_BENCH = LAYERS };
 
 /* In the order of the enums. */
 static const struct option options[] = {
@@ -33,8 +34,10 @@ static const struct option options[] = {
     {"threads", required_argument, NULL, THREADS},
     {"kernel", required_argument, NULL, KERNEL},
     {"json", no_argument, NULL, JSON},
-    {"layers", required_argument, NULL, LAYERS},
     {"help", no_argument, NULL, HELP},
+    {"layers", required_argument, NULL, LAYERS},
+    {"op", required_argument, NULL, OP},
+    {"against", required_argument, NULL, AGAINST},
     {0},
 };
 
@@ -99,6 +102,12 @@ static void take(problem *p, int option, const char *text) {
   case JSON:
     p->json = 1;
     break;
+  case OP:
+    p->op = text;
+    break;
+  case AGAINST:
+    p->against = text;
+    break;
   default:
     take_size(p, option, text);
   }
@@ -115,7 +124,10 @@ static void check(problem *p, unsigned seen) {
     die("--model goes without --%s", options[__builtin_ctz(shape & ~1u)].name);
   if (!shape) die("--model is missing; see %s --help", command_name);
   if (!(seen & 1u << MODEL)) require_flags(seen, HIDDEN, FORMAT);
-  require_flags(seen, PRECISION, TOKENS);
+  for (int i = LAYERS; p->op && i <= AGAINST; i++)
+    if (i != OP && seen & 1u << i) die("--op goes without --%s", options[i].name);
+  if (!p->op) require_flags(seen, PRECISION, TOKENS);
+  p->any_precision = !(seen & 1u << PRECISION);
   if (p->shape.top_k > p->shape.experts)
     die("--topk %zu: more than the %zu experts", p->shape.top_k, p->shape.experts);
   if (!p->name[0])
@@ -134,13 +146,14 @@ _Noreturn static void print_help(const char *usage) {
   exit(EXIT_SUCCESS);
 }
 
-void problem_parse(int argc, char **argv, const char *usage, int with_layers, problem *p) {
+void problem_parse(int argc, char **argv, const char *usage, int for_bench, problem *p) {
   unsigned seen = 0;
   *p = (problem){.layers = 1};
   p->shape.activation = parse_activation("silu");
   for (int c; (c = next_option(argc, argv, options)) >= 0;) {
     if (c == HELP) print_help(usage);
-    if (c == LAYERS && !with_layers) die("unknown option --layers; see %s --help", command_name);
+    if (c >= FIRST_OF_BENCH && !for_bench)
+      die("unknown option --%s; see %s --help", options[c].name, command_name);
     take(p, c, optarg);
     seen |= 1u << c;
   }

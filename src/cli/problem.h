@@ -11,10 +11,13 @@ typedef struct problem {
   preset shape; /* a copy, or what the flags say */
   char name[96];
   fp4moe_precision precision;
+  int any_precision; /* --op without --precision: every class */
   size_t tokens[MAX_CALLS], calls;
   size_t layers;       /* --layers, 1 without */
   size_t threads;      /* 0 = the context's */
   const char *kernels; /* NULL = any */
+  const char *op;      /* --op, NULL = a layer */
+  const char *against; /* --against, NULL = none */
   int json;
 } problem;
 
@@ -30,8 +33,9 @@ typedef struct problem {
   "  --json               JSON instead of text\n"                                                  \
   "  --help               this text\n"
 
-/* Reads the flags. with_layers: --layers is one of them. --help prints `usage` and the presets. */
-void problem_parse(int argc, char **argv, const char *usage, int with_layers, problem *p);
+/* Reads the flags. for_bench: --layers, --op and --against are among them. --help prints `usage` and
+ * the presets. */
+void problem_parse(int argc, char **argv, const char *usage, int for_bench, problem *p);
 
 fp4moe_layer_desc problem_desc(const problem *p);
 
