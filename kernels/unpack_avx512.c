@@ -1,4 +1,6 @@
-/* unpack_avx512.c - FP4 panels to BF16 panels, the block scale folded in.
+/* unpack_avx512.c - FP4 panels to BF16 and FP32 panels, the block scale folded in.
+ *
+ * FP32 is decoded and multiplied, any scale; the stores are what it costs. BF16:
  *
  * Vector i of the four that one vector of nibbles becomes is the pair i of layout.h: both 16-bit
  * halves of 32-bit lane j belong to row j, so one scale vector serves both.
@@ -26,6 +28,44 @@ static void unpack_bf16_any_avx512(const uint8_t *nibbles, __m512 scale, size_t 
       _mm512_store_si512(out + 256 * v + 64 * i, _mm512_or_si512(hi16, lo16));
     }
   }
+}
+
+/* The scales of 16 rows: any E8M0 or E4M3 byte as FP32, exact. */
+FP4_INLINE __m512 any_scale(const uint8_t *s, size_t group) {
+  const __m128i byte = _mm_load_si128((const __m128i *)s);
+  if (group == NV_GROUP) return _mm512_mul_ps(fp4_e4m3_f32_256th(byte), _mm512_set1_ps(0x1p8f));
+  const __mmask16 nan = _mm_cmpeq_epi8_mask(byte, _mm_set1_epi8(-1));
+  return _mm512_mask_mov_ps(fp4_e8m0_f32(byte), nan, fp4_nan_f32());
+}
+
+/* The two vectors of pair i are columns 4 * (i % 2) + i / 2 and the second after that. */
+FP4_INLINE void unpack_f32(const uint8_t *nibbles, const uint8_t *scales, size_t k, size_t group,
+                           float *out) {
+  const __m512 f32 = fp4_e2m1_f32();
+  const __m512i bf16 = fp4_e2m1_bf16();
+  for (size_t k0 = 0; k0 < k; k0 += group, scales += 16) {
+    const __m512 scale = any_scale(scales, group);
+    for (size_t v = 0; v < group; v += 8, nibbles += 64, out += 128) {
+      __m512i x = _mm512_load_si512(nibbles);
+      FP4_UNROLL for (size_t i = 0; i < 4; i++) {
+        float *to = out + 64 * (i % 2) + 16 * (i / 2);
+        __m512 two[2];
+        fp4_next_two(f32, bf16, &x, two);
+        _mm512_store_ps(to, _mm512_mul_ps(two[0], scale));
+        _mm512_store_ps(to + 32, _mm512_mul_ps(two[1], scale));
+      }
+    }
+  }
+}
+
+void fp4moe_unpack_mx_f32_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t k,
+                                 void *panel) {
+  unpack_f32(nibbles, scales, k, MX_GROUP, panel);
+}
+
+void fp4moe_unpack_nv_f32_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t k,
+                                 void *panel) {
+  unpack_f32(nibbles, scales, k, NV_GROUP, panel);
 }
 
 /* 16 scale bytes, once in each quarter. */
@@ -74,9 +114,7 @@ void fp4moe_unpack_mx_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales,
       fold(nibbles + 8 * k0, table, all, add, MX_GROUP, out + 32 * k0);
     }
     if (k0 < k) {
-      const __m128i s = _mm_load_si128((const __m128i *)(scales + k0 / 2));
-      const __mmask16 nan = _mm_cmpeq_epi8_mask(s, _mm_set1_epi8(-1));
-      const __m512 scale = _mm512_mask_mov_ps(fp4_e8m0_f32(s), nan, fp4_nan_f32());
+      const __m512 scale = any_scale(scales + k0 / 2, MX_GROUP);
       unpack_bf16_any_avx512(nibbles + 8 * k0, scale, MX_GROUP, out + 32 * k0);
     }
   }
@@ -107,8 +145,7 @@ void fp4moe_unpack_nv_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales,
       fold(nibbles + 8 * k0, table, keep, add, NV_GROUP, out + 32 * k0);
     }
     if (k0 < k) {
-      const __m128i s = _mm_load_si128((const __m128i *)(scales + k0));
-      const __m512 scale = _mm512_mul_ps(fp4_e4m3_f32_256th(s), _mm512_set1_ps(0x1p8f));
+      const __m512 scale = any_scale(scales + k0, NV_GROUP);
       unpack_bf16_any_avx512(nibbles + 8 * k0, scale, NV_GROUP, out + 32 * k0);
     }
   }

@@ -247,7 +247,8 @@ static void cut_runs(fp4moe_call *c) {
   size_t k = c->layer->shape.intermediate;
   int few = c->actives * c->layer->shape.panels2 < FEW_UNITS && c->actives < cut->runs;
   if (few && c->plan->act_class != FP4MOE_ACT_I8) {
-    parts = (cut->runs + c->actives - 1) / c->actives;
+    size_t units = c->actives * c->layer->shape.panels2;
+    parts = (FEW_UNITS + units - 1) / units;
     while (parts > 1 && k / parts < 512) parts--;
   }
   cut->k_parts = parts;
@@ -268,6 +269,7 @@ static void cut_runs(fp4moe_call *c) {
     cut->run_order[at] = (uint8_t)r;
   }
   cut->run_first[cut->runs] = (uint32_t)(c->actives * parts);
+  cut->even_runs = all / run_cost[cut->run_order[0]];
 }
 
 fp4moe_status fp4moe_call_count(fp4moe_call *c) {
@@ -455,8 +457,10 @@ size_t fp4moe_call_most(const fp4moe_call *c, int phase) {
     all += unit_rows(&c->active[i]) * row_blocks(&c->active[i]) * groups13(c);
     if (unit_rows(&c->active[i]) > dearest) dearest = unit_rows(&c->active[i]);
   }
-  size_t most = phase == FP4MOE_GATE_UP ? all / (dearest * c->share * c->workers)
-                                        : units / (c->share * c->workers);
+  double even = phase == FP4MOE_GATE_UP
+                    ? (double)all / (double)dearest
+                    : c->cut.even_runs * (double)(units / c->cut.runs); /* units of the dearest */
+  size_t most = (size_t)(even / (double)(c->share * c->workers));
   return most < 1 ? 1 : min_size(most, units);
 }
 

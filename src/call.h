@@ -30,6 +30,7 @@ typedef struct fp4moe_cut {
   size_t k_parts; /* segments of an expert along K; 1 in class i8, whose chain is one */
   uint32_t run_first[FP4MOE_MAX_RUNS + 1]; /* segments: active * k_parts + part */
   uint8_t run_order[FP4MOE_MAX_RUNS];      /* biggest first */
+  double even_runs;                        /* cost of all runs over that of the biggest */
 } fp4moe_cut;
 
 typedef struct fp4moe_call fp4moe_call;

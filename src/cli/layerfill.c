@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "layerfill.h"
-#include "measure.h"
 
 #define PROJECTIONS 3 /* gate, up, down */
 
@@ -21,8 +20,7 @@ typedef struct filling {
   char detail[256];
 } filling;
 
-static void random_scales(measure_rng *rng, fp4moe_format format, size_t k, uint8_t *scales,
-                          size_t n) {
+void random_scales(measure_rng *rng, fp4moe_format format, size_t k, uint8_t *scales, size_t n) {
   int centre = 127 - (int)lround(log2(3 * sqrt((double)k)));
   measure_random_bytes(rng, scales, n);
   for (size_t i = 0; i < n; i++)
