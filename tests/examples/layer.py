@@ -47,7 +47,7 @@ Batch = struct("fp4moe_batch", struct_size=c.c_size_t, tokens=c.c_size_t, top_k=
                topk_ids=c.c_void_p, ids_dtype=c.c_int, ids_stride=c.c_size_t,
                topk_weights=c.c_void_p, weights_stride=c.c_size_t,
                expert_map=c.c_void_p, expert_map_count=c.c_size_t,
-               accumulate=c.c_int, threads=c.c_size_t, stats=c.c_void_p)
+               accumulate=c.c_int, threads=c.c_size_t, stats=c.c_void_p, team=c.c_void_p)
 
 
 class Library:
