@@ -2,6 +2,7 @@
 # kernel file come from its suffix: a new file or variant needs no edit here.
 #   make        libraries and programs      make test   tests that need only a compiler and CUnit
 #   make check  everything (installs what is missing; INSTALL=0 forbids)      make tune   this host
+#   make results  measures this host for results/, after make tune
 CC     ?= cc
 CXX    ?= c++
 CFLAGS ?= -O2 -g
@@ -89,11 +90,15 @@ tune:
 	$(B)/fp4moe explain --model gpt-oss-20b --precision bf16 --tokens 1
 	$(B)/fp4moe bench --model gpt-oss-20b --precision bf16 --tokens 1,16,256
 
+# What results/ holds about this machine, measured anew.
+results: all
+	autotune/results.sh $(B) '$(CC)' '$(BASE) $(CFLAGS)'
+
 format:
 	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)
 
 clean:
 	rm -rf $(B) $(B)-clang
 
-.PHONY: all test check tune format clean
+.PHONY: all test check tune results format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

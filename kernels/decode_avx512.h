@@ -42,16 +42,16 @@ FP4_INLINE __m512 fp4_e2m1_f32(void) {
   return _mm512_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
 }
 
-/* A pair of layout.h as two FP32 vectors, nibble 0 of each lane's lower and upper 16 bits; nibble
- * 1 then moves into its place. BF16 above zeros is FP32: one VPERMW that leaves the lower halves
- * zero decodes the upper nibbles in place, so only 3 shifts come to 16 of these for 128 weights. */
-FP4_INLINE void fp4_next_two(__m512 f32, __m512i bf16, __m512i *x, __m512 two[2]) {
-  two[0] = _mm512_permutexvar_ps(*x, f32);
-  two[1] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, *x, bf16));
-  *x = _mm512_srli_epi32(*x, 4);
+/* Pair i of layout.h as two FP32 vectors: nibble i of each lane's lower and upper 16 bits. BF16
+ * above zeros is FP32: a VPERMW that leaves the lower halves zero decodes the upper nibbles where
+ * they are, so 128 weights cost 8 permutes and 3 shifts. */
+FP4_INLINE void fp4_pair_f32(__m512 f32, __m512i bf16, __m512i x, size_t i, __m512 two[2]) {
+  const __m512i y = i ? _mm512_srli_epi32(x, (unsigned)(4 * i)) : x;
+  two[0] = _mm512_permutexvar_ps(y, f32);
+  two[1] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, y, bf16));
 }
 
-/* 16 BF16 of a row as FP32. */
+/* 16 BF16 of a row as FP32, in the same order. */
 FP4_INLINE void fp4_widen16(const char *row, float wide[16]) {
   const __m256i x = _mm256_load_si256((const __m256i *)(const void *)row);
   _mm512_store_si512(wide, _mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));

@@ -46,11 +46,11 @@ FP4_INLINE void unpack_f32(const uint8_t *nibbles, const uint8_t *scales, size_t
   for (size_t k0 = 0; k0 < k; k0 += group, scales += 16) {
     const __m512 scale = any_scale(scales, group);
     for (size_t v = 0; v < group; v += 8, nibbles += 64, out += 128) {
-      __m512i x = _mm512_load_si512(nibbles);
+      const __m512i x = _mm512_load_si512(nibbles);
       FP4_UNROLL for (size_t i = 0; i < 4; i++) {
         float *to = out + 64 * (i % 2) + 16 * (i / 2);
         __m512 two[2];
-        fp4_next_two(f32, bf16, &x, two);
+        fp4_pair_f32(f32, bf16, x, i, two);
         _mm512_store_ps(to, _mm512_mul_ps(two[0], scale));
         _mm512_store_ps(to + 32, _mm512_mul_ps(two[1], scale));
       }

@@ -135,7 +135,8 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   if (!unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
   if (!gemm) return no_kernel(s, desc, FP4MOE_OP_GEMM);
   memset(r, 0, sizeof *r);
-  if (bucket < GEMV_BUCKETS || gemm->isa < gemv->isa) {
+  int gemm_is_slow = gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c;
+  if (bucket < GEMV_BUCKETS || gemm_is_slow) {
     r->gemv = gemv;
     r->panels = GEMV_PANELS;
     r->prefetch = PREFETCH_BYTES;

@@ -113,6 +113,8 @@ if command -v python3 >/dev/null 2>&1; then
   json run "$gptoss" --input "$io" --check y --tolerance 1 --json
   json run "$gptoss" --json
   json explain --model qwen3-30b-a3b --precision int8 --tokens 1,256 --json
+  json bench --op quant --hidden 64 --intermediate 64 --experts 2 --topk 1 --format mxfp4 --json
+  prints '"same_bits":true'
 else
   skip "JSON output: no python3"
 fi
@@ -159,6 +161,20 @@ expect 2 bench --model gpt-oss-20b --tokens 1
 says --precision
 expect 2 bench --model gpt-oss-20b --hidden 64 --precision bf16 --tokens 1
 says --hidden
+expect 2 bench --model gpt-oss-20b --precision bf16 --tokens 1 --against 'no_such_kernel*'
+says no_such_kernel
+expect 2 bench --op no-such-op --model gpt-oss-20b
+says no-such-op
+expect 2 bench --op gemm --model gpt-oss-20b --against 'fp4moe_gemm_*'
+says --against
+expect 2 bench --op gemm --model gpt-oss-20b --tokens 257
+says 257
+expect 2 bench --op unpack --model gpt-oss-20b --tokens 1
+says --tokens
+expect 2 bench --op gemm --model gpt-oss-20b --kernel 'no_such_kernel*'
+says no_such_kernel
+expect 2 explain --model gpt-oss-20b --precision bf16 --tokens 1 --op gemm
+says --op
 expect 2 explain --model gpt-oss-20b --precision bf16 --tokens 1 --kernel 'no_such_kernel*'
 says no_such_kernel
 expect 2 inspect "$io" --layer 1

@@ -111,11 +111,12 @@ static void make_layers(bench *b) {
 
 /* ---- Plans ---- */
 
-/* The plans of both sides, chosen from the same table. */
+/* Both sides choose from the same table. */
 static void make_plans(bench *b) {
   const problem *p = &b->problem;
   fp4moe_layer_desc desc = problem_desc(p);
-  b->plan[OWN] = b->layers[0]->plan;
+  b->sides = p->against ? SIDES : 1;
+  require(fp4moe_context_select(b->context, &desc, &b->plan[OWN]), p->name);
   if (!p->against) return;
   fp4moe_context *rival = open_context(p->threads, p->against);
   require(fp4moe_context_select(rival, &desc, &b->plan[AGAINST]), "--against");
@@ -222,14 +223,13 @@ int command_bench(int argc, char **argv) {
   static bench b;
   problem_parse(argc, argv, usage, 1, &b.problem);
   if (b.problem.op) return bench_op(&b.problem, argc, argv);
-  b.sides = b.problem.against ? SIDES : 1;
   fp4moe_host_read(&b.host);
   b.context = open_context(b.problem.threads, b.problem.kernels);
   b.threads = fp4moe_context_threads(b.context);
+  make_plans(&b);
   ceilings_meter *meter = ceilings_open(&b.host, b.threads);
   if (!meter) die("no memory to measure the bandwidth with");
   make_layers(&b);
-  make_plans(&b);
   make_trials(&b);
   check_cases(&b);
   run_rounds(&b, meter);

@@ -2,6 +2,7 @@
  * are to be believed: an efficiency above 1.05 is a fault of the ruler, an error beyond the class's
  * bound one of the kernels. */
 #include <stdio.h>
+#include <string.h>
 
 #include "bench.h"
 #include "head.h"
@@ -31,21 +32,21 @@ static figures sum_up(const bench *b, bench_case *c) {
 
 static void json_case(const bench *b, const bench_case *c, const figures *f) {
   const problem *p = &b->problem;
-  json_t *line = json_pack(
-      "{ss ss ss ss sI sI sf sf sf sf sf sf s[ff] so so}", "what", "layer", "model", p->name,
-      "format", word_of(format_words, (int)p->shape.format), "precision",
-      word_of(precision_words, (int)p->precision), "tokens", (json_int_t)c->tokens, "threads",
-      (json_int_t)b->threads, "ms", f->ms.median, "ms_min", f->ms.min, "gbytes_s", f->gbytes_s,
-      "gflops", f->gflops, "floor_ms", f->floor_ms, "efficiency", f->efficiency.median, "quartiles",
-      f->efficiency.q1, f->efficiency.q3, "err", json_number(c->side[OWN].err.rel_l2), "kernels",
-      json_names(c->side[OWN].kernels));
+  json_t *line =
+      json_pack("{ss ss ss ss sI sI sf sf sf sf sf sf s[ff] so so}", "what", "layer", "model",
+                p->name, "format", word_of(format_words, (int)p->shape.format), "precision",
+                word_of(precision_words, (int)p->precision), "tokens", (json_int_t)c->tokens,
+                "threads", (json_int_t)b->threads, "ms", f->ms.median, "ms_min", f->ms.min,
+                "gbytes_s", f->gbytes_s, "gflops", f->gflops, "floor_ms", f->floor_ms, "efficiency",
+                f->efficiency.median, "quartiles", f->efficiency.q1, f->efficiency.q3, "err",
+                json_number(c->side[OWN].err.rel_l2), "kernels", json_names(c->side[OWN].kernels));
   if (b->sides == SIDES)
-    json_object_update_new(
-        line, json_pack("{ss sf sf s[ff] so so}", "against", p->against, "against_ms",
-                        f->against_ms.median, "ratio", f->ratio.median, "ratio_quartiles",
-                        f->ratio.q1, f->ratio.q3, "against_err",
-                        json_number(c->side[AGAINST].err.rel_l2), "against_kernels",
-                        json_names(c->side[AGAINST].kernels)));
+    json_object_update_new(line,
+                           json_pack("{ss sf sf s[ff] so so}", "against", p->against, "against_ms",
+                                     f->against_ms.median, "ratio", f->ratio.median,
+                                     "ratio_quartiles", f->ratio.q1, f->ratio.q3, "against_err",
+                                     json_number(c->side[AGAINST].err.rel_l2), "against_kernels",
+                                     json_names(c->side[AGAINST].kernels)));
   print_json(line);
 }
 
@@ -70,6 +71,26 @@ static void print_columns(const bench *b) {
   puts("  kernels");
 }
 
+static int has_name(const char *names, const char *name, size_t length) {
+  for (size_t n; *names; names += n + (names[n] == ',')) {
+    n = strcspn(names, ",");
+    if (n == length && !memcmp(names, name, n)) return 1;
+  }
+  return 0;
+}
+
+/* The kernels of the other side that are not this one's. */
+static void print_rivals(const char *own, const char *against) {
+  const char *before = " against ";
+  for (size_t n; *against; against += n + (against[n] == ',')) {
+    n = strcspn(against, ",");
+    if (has_name(own, against, n)) continue;
+    printf("%s%.*s", before, (int)n, against);
+    before = ",";
+  }
+  if (*before == ' ') printf(" against the same");
+}
+
 static void print_case(const bench *b, const bench_case *c, const figures *f) {
   const bench_side *own = &c->side[OWN], *against = &c->side[AGAINST];
   printf("%7zu %9.3f %9.3f %7.2f %8.1f %9.3f %6.3f %6.3f %6.3f %9.2e", c->tokens, f->ms.median,
@@ -79,7 +100,7 @@ static void print_case(const bench *b, const bench_case *c, const figures *f) {
     printf("  %6.3f %6.3f %6.3f %9.2e", f->ratio.median, f->ratio.q1, f->ratio.q3,
            against->err.rel_l2);
   printf("  %s", own->kernels);
-  if (b->sides == SIDES) printf(" against %s", against->kernels);
+  if (b->sides == SIDES) print_rivals(own->kernels, against->kernels);
   putchar('\n');
 }
 

@@ -32,8 +32,7 @@ void head_command(const fp4moe_context *context, int json, int argc, char **argv
 /* The median of one field of all rounds' ceilings. */
 static double median(const ceilings *rounds, size_t count, size_t field) {
   double *x = allocate(count, sizeof *x);
-  for (size_t r = 0; r < count; r++)
-    memcpy(&x[r], (const char *)&rounds[r] + field, sizeof *x);
+  for (size_t r = 0; r < count; r++) memcpy(&x[r], (const char *)&rounds[r] + field, sizeof *x);
   double middle = measure_summarise(x, count).median;
   free(x);
   return middle;

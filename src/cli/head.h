@@ -5,8 +5,8 @@
 #include "ceilings.h"
 #include "problem.h"
 
-/* Text: "# fp4moe bench ...  # cpu, threads". JSON: a line {"what":"host",...} with the command, the
- * table in use and what the figures depend on. */
+/* Text: "# fp4moe bench ...  # cpu, threads". JSON: a line {"what":"host",...} with the command,
+ * the table in use and what the figures depend on. */
 void head_command(const fp4moe_context *context, int json, int argc, char **argv);
 
 /* The limits as medians over rounds, printed and returned. */

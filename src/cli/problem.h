@@ -33,8 +33,8 @@ typedef struct problem {
   "  --json               JSON instead of text\n"                                                  \
   "  --help               this text\n"
 
-/* Reads the flags. for_bench: --layers, --op and --against are among them. --help prints `usage` and
- * the presets. */
+/* Reads the flags. for_bench: --layers, --op and --against are among them. --help prints `usage`
+ * and the presets. */
 void problem_parse(int argc, char **argv, const char *usage, int for_bench, problem *p);
 
 fp4moe_layer_desc problem_desc(const problem *p);
