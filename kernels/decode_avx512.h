@@ -51,11 +51,16 @@ FP4_INLINE void fp4_pair_f32(__m512 f32, __m512i bf16, __m512i x, size_t i, __m5
   two[1] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, y, bf16));
 }
 
-/* 16 BF16 of a row as FP32, in the same order. */
+/* 8 pairs of a row as FP32: the lower halves, then the upper ones. */
 FP4_INLINE void fp4_widen16(const char *row, float wide[16]) {
   const __m256i x = _mm256_load_si256((const __m256i *)(const void *)row);
-  _mm512_store_si512(wide, _mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+  const __m256i upper = _mm256_and_si256(x, _mm256_set1_epi32((int)0xffff0000));
+  _mm256_store_ps(wide, _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)));
+  _mm256_store_ps(wide + 8, _mm256_castsi256_ps(upper));
 }
+
+/* Where half h of pair i stands among columns so widened. */
+FP4_INLINE size_t fp4_wide_place(size_t i, size_t h) { return i / 8 * 16 + 8 * h + i % 8; }
 
 /* One activation pair, two BF16 of any row, in every 32-bit lane. */
 typedef int fp4_pair __attribute__((may_alias));

@@ -1,0 +1,93 @@
+/* gemv_i8_avx512.h - few int8 rows against FP4 panels, nibbles decoded in registers: one body, and
+ * a way of looking codes up for each ISA that expands it (i8_avx512.h).
+ *
+ * The panels of a tile pass one after the other within 32 k: their sums do not wait for one
+ * another, and take m registers only. Prefetches go to L2 (gemv_avx512bf16.c says why). */
+#ifndef FP4MOE_GEMV_I8_AVX512_H
+#define FP4MOE_GEMV_I8_AVX512_H
+
+#include "matmul_i8_avx512.h"
+
+/* m rows x np panels; of, m and np are constants where this is expanded. 0: nothing is stored. */
+FP4_INLINE int fp4_gemv_tile(const fp4moe_matmul *t, size_t panel, size_t m, size_t np,
+                             fp4_i8_kind of, const fp4_limits *limits) {
+  const size_t ws = t->weights_stride, ss = t->scales_stride;
+  const uint8_t *w = t->weights + panel * ws, *s = t->scales + panel * ss;
+  float *out = t->acc + 16 * panel;
+  fp4_parts at = fp4_parts_at(t->row_k, t->k0);
+  fp4_seen seen = fp4_nothing_seen();
+  /* What is `ahead` of the last columns lies past the panel's end, and what is fetched for them is
+   * the panel np further: of this call, or of the next one, which normally goes on where this one
+   * ends (a fetch of what is not there does nothing). */
+  const size_t end = at.q + t->k / 32 * 32, ahead = t->prefetch, bytes = 8 * t->k;
+  const size_t turn = bytes > ahead ? at.q + (bytes - ahead) / 256 * 32 : at.q;
+  const size_t jump = np * ws - bytes;
+  const char *row[FP4_I8_M];
+  __m512 acc[FP4_I8_NP][FP4_I8_M];
+  FP4_UNROLL for (size_t r = 0; r < m; r++) row[r] = t->rows[r];
+  if (!fp4_i8_open(t, out, m, np, of, acc)) return 0;
+  for (size_t stop = turn, to_soon = ahead; at.q < end; stop = end, to_soon += jump) {
+    for (; at.q < stop; fp4_parts_step(&at), w += 256, s += 512 / of.group) {
+      const uint8_t *soon = w + to_soon;
+      FP4_UNROLL for (size_t p = 0; p < np; p++) {
+        FP4_UNROLL for (size_t v = 0; v < 4; v++)
+            _mm_prefetch((const char *)soon + 64 * v, _MM_HINT_T1);
+        _mm_prefetch((const char *)s + p * ss + 2 * ahead / of.group, _MM_HINT_T1);
+        soon += ws;
+        __asm__("" : "+r"(soon)); /* or each line's address is hoisted, and spilled */
+        if (m > 1) fp4_forget(&at, of.group);
+        fp4_i8_block(row, m, at, w + p * ws, s + p * ss, 32, of, &seen, acc[p]);
+      }
+    }
+  }
+  if (of.group == FP4_NV_GROUP && t->k % 32)
+    FP4_UNROLL for (size_t p = 0; p < np; p++)
+        fp4_i8_block(row, m, at, w + p * ws, s + p * ss, 16, of, &seen, acc[p]);
+  if (of.quick && !fp4_within(&seen, of.group, limits)) return 0;
+  fp4_i8_close(t, out, m, np, of, acc);
+  return 1;
+}
+
+FP4_INLINE void fp4_gemv_step(const fp4moe_matmul *t, size_t panel, size_t m, size_t np,
+                              fp4_i8_kind of, const fp4_limits *limits) {
+  const fp4_i8_kind plain = {of.group, of.codes, FP4_PLAIN};
+  if (!of.quick)
+    fp4_gemv_tile(t, panel, m, np, plain, limits);
+  else if (!limits->quick || !fp4_gemv_tile(t, panel, m, np, of, limits))
+    for (size_t p = panel; p < panel + np; p++) fp4_gemv_tile(t, p, m, 1, plain, limits);
+}
+
+FP4_INLINE void fp4_gemv_panels(const fp4moe_matmul *t, size_t m, size_t np, fp4_i8_kind of) {
+  const fp4_limits limits = of.quick ? fp4_i8_limits(t, of.group) : (fp4_limits){0, 0, 0};
+  size_t p = 0;
+  for (; p + np <= t->panels; p += np) fp4_gemv_step(t, p, m, np, of, &limits);
+  if (np > 2 && p + 2 <= t->panels) {
+    fp4_gemv_step(t, p, m, 2, of, &limits);
+    p += 2;
+  }
+  if (np > 1 && p < t->panels) fp4_gemv_step(t, p, m, 1, of, &limits);
+}
+
+/* Quick tiles pay from 3 rows up, below memory is the limit; and for MX only: what NV's would save,
+ * looking at its scales costs. */
+#define FP4_GEMV_CASE(group, codes, m, np)                                                         \
+  case m:                                                                                          \
+    fp4_gemv_panels(t, m, np, (fp4_i8_kind){group, codes, (group) == FP4_MX_GROUP && m > 2});      \
+    break;
+
+/* One row of kernels.inc: for each m, the panels at once. */
+#define FP4_GEMV_VARIANT(w, group, isa, codes)                                                     \
+  void fp4moe_gemv_##w##_i8_8x16_##isa(const fp4moe_matmul *t) {                                   \
+    switch (t->m) {                                                                                \
+      FP4_GEMV_CASE(group, codes, 1, 4)                                                            \
+      FP4_GEMV_CASE(group, codes, 2, 4)                                                            \
+      FP4_GEMV_CASE(group, codes, 3, 2)                                                            \
+      FP4_GEMV_CASE(group, codes, 4, 2)                                                            \
+      FP4_GEMV_CASE(group, codes, 5, 2)                                                            \
+      FP4_GEMV_CASE(group, codes, 6, 2)                                                            \
+      FP4_GEMV_CASE(group, codes, 7, 1)                                                            \
+      FP4_GEMV_CASE(group, codes, 8, 1)                                                            \
+    }                                                                                              \
+  }
+
+#endif
