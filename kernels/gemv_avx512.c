@@ -7,20 +7,16 @@
  * every E8M0 is served, and the sums of a row know nothing of m, of the other rows or of the
  * panel's place. E4M3 scales are used 2^-8 too small and acc is multiplied by 2^8 at the end.
  *
- * Permutes and FMAs share a port: a second panel at once was measured slower than a second chain.
- * Rows of class bf16 are widened to FP32 one block ahead, exactly. They hold their columns in
- * the order of the pairs, f32 rows in k order. Prefetches go to L2 only, as in gemv_avx512bf16.c.
- */
+ * The limit is the ports: for one vector 8m FMAs and m/4 (MXFP4) or m/2 (NVFP4) more for scales,
+ * and 8 permutes and 3 shifts, one of whose two ports is the FMAs'. A second panel at once was
+ * measured slower than the second chain. Rows of class bf16 are widened to FP32 one block ahead,
+ * exactly. Prefetches go to L2 only, as in gemv_avx512bf16.c. */
 #include "decode_avx512.h"
 #include "kernel.h"
 
-enum {
-  MX_GROUP = 32,
-  NV_GROUP = 16,
-  MAX_M = 8,
-};
+enum { MX_GROUP = 32, NV_GROUP = 16, MAX_M = 8 };
 
-/* Where half h of pair i of a block stands in a row's columns. */
+/* Where half h of pair i of a block stands among the columns of f32, or of widened bf16. */
 FP4_INLINE size_t place(fp4moe_act_class act, size_t i, size_t h) {
   if (act == FP4MOE_ACT_BF16) return fp4_wide_place(i, h);
   return i / 4 * 8 + i % 2 * 4 + i % 4 / 2 + 2 * h; /* fp4_bf16_order */

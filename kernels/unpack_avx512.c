@@ -1,14 +1,13 @@
 /* unpack_avx512.c - FP4 panels to BF16 and FP32 panels, the block scale folded in.
  *
- * FP32 is decoded and multiplied, any scale; the stores are what it costs. BF16:
- *
- * Vector i of the four that one vector of nibbles becomes is the pair i of layout.h: both 16-bit
+ * FP32 is a product of two, any scale: its stores cost more than the multiplication. For BF16,
+ * vector i of the four that one vector of nibbles becomes is the pair i of layout.h: both 16-bit
  * halves of 32-bit lane j belong to row j, so one scale vector serves both.
  *
- * Two paths, chosen per scale block of 16 rows. Common scales never leave 16 bits: a power of two
- * is an integer added to the bits of a BF16, under a mask that keeps zeros; E4M3's fraction is a
- * choice between two patterns. The others (the ends of E8M0; E4M3 that is zero, negative, subnormal
- * or NaN) multiply each half in FP32, as the _c row does: exact but for overflow. */
+ * BF16 has two paths, chosen per scale block of 16 rows. Common scales never leave 16 bits: a power
+ * of two is an integer added to the bits of a BF16, under a mask that keeps zeros; E4M3's fraction
+ * is a choice between two patterns. The others (the ends of E8M0; E4M3 that is zero, negative,
+ * subnormal or NaN) multiply each half in FP32, as the _c row does: exact but for overflow. */
 #include "decode_avx512.h"
 #include "kernel.h"
 

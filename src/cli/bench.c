@@ -7,8 +7,9 @@
  *
  * Weights come from memory, never from a cache: layers rotate so that 4 last-level caches of other
  * data lie between two uses of an expert. A round's ceilings alone stream more than that, so at
- * most as many layers are kept as a round has calls. What is timed is the public forward call with
- * BF16 in and out; before that a few tokens of each M are compared with the C rows of class f32.
+ * most as many layers are kept as a round has calls, its waking call included. What is timed is the
+ * public forward call with BF16 in and out; before that a few tokens of each M are compared with
+ * the C rows of class f32.
  *
  * --against makes the calls of an M twice, with the same draws on different layers; which plan goes
  * first changes from round to round. */
@@ -69,7 +70,7 @@ static size_t count_layers(const bench *b) {
   double least = INFINITY;
   for (size_t i = 0; i < p->calls; i++) least = fmin(least, call_bytes(p, p->tokens[i]));
   size_t between = (size_t)ceil(4 * (double)b->host.llc_bytes / least);
-  size_t a_round = p->layers * p->calls * (size_t)b->sides;
+  size_t a_round = p->layers * (p->calls + 1) * (size_t)b->sides;
   size_t n = between + 1 < a_round ? between + 1 : a_round;
   return n > p->layers ? n : p->layers;
 }
@@ -204,6 +205,7 @@ static void run_rounds(bench *b, ceilings_meter *meter) {
          (b->rounds < MAX_ROUNDS && (double)(fp4moe_now_ns() - start) < cheap_ns)) {
     progress("measuring, rounds", b->rounds, b->rounds < MIN_ROUNDS ? MIN_ROUNDS : MAX_ROUNDS);
     b->ceilings[b->rounds] = ceilings_measure(meter);
+    sample_case(b, &b->cases[0]); /* wakes the pool: in a model, layers follow one another */
     for (size_t i = 0; i < b->problem.calls; i++) sample_case(b, &b->cases[i]);
     b->rounds++;
   }
