@@ -6,28 +6,11 @@
  * one order, so bits depend neither on m nor on which row of kernels.inc ran.
  *
  * Class bf16 costs FMAs of FP32 and half the bytes. A vector of weight pairs becomes two, lower and
- * upper halves, beside the FMAs; rows are widened into `wide` one step ahead.
- *
- * Column tiles run outside, row tiles inside: np panels stay in L2 while all rows pass. Rows are
- * cut evenly (9 rows at mr 8 are 5 + 4): a tile of one row would wait for its own chain. */
+ * upper halves, beside the FMAs; rows are widened into `wide` one step ahead. */
 #include "decode_avx512.h"
-#include "kernel.h"
+#include "gemm_tiles.h"
 
-enum {
-  MAX_MR = 14,
-  MAX_NP = 4,
-  STRETCH = 128, /* k between two looks at what is to be prefetched */
-  STEP = 16,     /* k that are widened at once */
-};
-
-/* A tile's corner, and its share of `next`. */
-typedef struct place {
-  size_t row, panel;
-  const uint8_t *soon;
-  size_t soon_bytes; /* per stretch of k */
-} place;
-
-typedef void tile_fn(const fp4moe_matmul *t, const place *at);
+enum { STEP = 16 }; /* k that are widened at once */
 
 /* Bytes of one column of a panel, and of a row. */
 FP4_INLINE size_t panel_column(fp4moe_act_class act) { return act == FP4MOE_ACT_F32 ? 64 : 32; }
@@ -95,43 +78,19 @@ FP4_INLINE void tile(const fp4moe_matmul *t, const place *at, fp4moe_act_class a
   static void NAME(a, m, np)(const fp4moe_matmul *t, const place *at) {                            \
     tile(t, at, CLASS_##a, m, np);                                                                 \
   }
-#define CLASS_f32         FP4MOE_ACT_F32
-#define CLASS_bf16        FP4MOE_ACT_BF16
-#define UP_TO_6(X, a, np) X(a, 1, np) X(a, 2, np) X(a, 3, np) X(a, 4, np) X(a, 5, np) X(a, 6, np)
-#define UP_TO_8(X, a, np) UP_TO_6(X, a, np) X(a, 7, np) X(a, 8, np)
-#define UP_TO_14(X, a, np)                                                                         \
-  UP_TO_8(X, a, np)                                                                                \
-  X(a, 9, np) X(a, 10, np) X(a, 11, np) X(a, 12, np) X(a, 13, np) X(a, 14, np)
-#define ALL(X, a) UP_TO_14(X, a, 1) UP_TO_14(X, a, 2) UP_TO_8(X, a, 3) UP_TO_6(X, a, 4)
+#define CLASS_f32  FP4MOE_ACT_F32
+#define CLASS_bf16 FP4MOE_ACT_BF16
 
-ALL(TILE, f32)
-ALL(TILE, bf16)
+TILES_ALL(TILE, f32)
+TILES_ALL(TILE, bf16)
 
 #define ENTRY(a, m, np) [np - 1][m - 1] = NAME(a, m, np),
-static tile_fn *const tiles_f32[MAX_NP][MAX_MR] = {ALL(ENTRY, f32)};
-static tile_fn *const tiles_bf16[MAX_NP][MAX_MR] = {ALL(ENTRY, bf16)};
-
-FP4_INLINE void gemm(const fp4moe_matmul *t, tile_fn *const tiles[MAX_NP][MAX_MR], size_t mr,
-                     size_t nr) {
-  const size_t width = nr / 16, row_tiles = (t->m + mr - 1) / mr;
-  const size_t stretches = (t->k + STRETCH - 1) / STRETCH;
-  const size_t shares = (t->panels + width - 1) / width * row_tiles * stretches;
-  place at = {.soon = t->next, .soon_bytes = (t->next_bytes + shares - 1) / shares};
-  for (at.panel = 0; at.panel < t->panels; at.panel += width) {
-    const size_t left = t->panels - at.panel, np = left < width ? left : width;
-    at.row = 0;
-    for (size_t tiles_left = row_tiles; tiles_left; tiles_left--) {
-      const size_t m = (t->m - at.row + tiles_left - 1) / tiles_left;
-      tiles[np - 1][m - 1](t, &at);
-      at.row += m;
-      at.soon += at.soon_bytes * stretches;
-    }
-  }
-}
+static tile_fn *const tiles_f32[MAX_NP][MAX_MR] = {TILES_ALL(ENTRY, f32)};
+static tile_fn *const tiles_bf16[MAX_NP][MAX_MR] = {TILES_ALL(ENTRY, bf16)};
 
 #define VARIANT(a, mr, nr)                                                                         \
   void fp4moe_gemm_##a##_##mr##x##nr##_avx512(const fp4moe_matmul *t) {                            \
-    gemm(t, tiles_##a, mr, nr);                                                                    \
+    gemm_tiles(t, tiles_##a, mr, nr);                                                              \
   }
 
 VARIANT(f32, 8, 48)

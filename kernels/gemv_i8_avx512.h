@@ -35,7 +35,7 @@ FP4_INLINE int fp4_gemv_tile(const fp4moe_matmul *t, size_t panel, size_t m, siz
         _mm_prefetch((const char *)s + p * ss + 2 * ahead / of.group, _MM_HINT_T1);
         soon += ws;
         __asm__("" : "+r"(soon)); /* or each line's address is hoisted, and spilled */
-        if (m > 1) fp4_forget(&at, of.group);
+        fp4_forget(&at, of.group);
         fp4_i8_block(row, m, at, w + p * ws, s + p * ss, 32, of, &seen, acc[p]);
       }
     }
