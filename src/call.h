@@ -117,7 +117,7 @@ fp4moe_status fp4moe_call_check_id(const fp4moe_call *call, size_t token, size_t
 int64_t fp4moe_call_expert(const fp4moe_call *call, size_t token, size_t slot);
 float fp4moe_call_weight(const fp4moe_call *call, size_t token, size_t slot);
 
-/* Runs for a shape: from the token count's bucket, H, and whether K may be cut. */
+/* Runs of phase 2, at most: from H and the tokens of the call. */
 size_t fp4moe_cut_runs(size_t hidden, size_t tokens);
 
 /* Units of a phase for the present piece and, per unit, its cost in weight-row units. */

@@ -35,6 +35,9 @@ static uint8_t draw_scale(const matmul_case *c, size_t column) {
   const int folded =
       c->row->op == FP4MOE_OP_GEMM && c->act != FP4MOE_ACT_I8; /* then 2 <= s <= 252 */
   if (c->kind == STICKY) return c->format == FP4MOE_MXFP4 ? 127 : 0x38;
+  /* As checkpoints have them: 1/8 and up, which int8 tiles take in integers. SPARSE adds signs. */
+  if (c->format == FP4MOE_NVFP4 && (c->kind == PLAIN || c->kind == SPARSE))
+    return (uint8_t)(0x20 + check_below(0x5f) + (c->kind == SPARSE ? 0x80 * check_below(2) : 0));
   if (c->format == FP4MOE_NVFP4) {
     uint8_t s = c->kind == LARGEST ? 0x7e : (uint8_t)check_random();
     return (s & 0x7f) == 0x7f ? (uint8_t)(s ^ 1) : s;
