@@ -10,7 +10,8 @@ B      := build
 VERSION := 0.1
 
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
-WARN := -Wall -Wextra -Wmissing-prototypes -Wconversion -Werror
+# Fields that an initialiser leaves out are zero by the rule of fp4moe.h: no warning.
+WARN := -Wall -Wextra -Wno-missing-field-initializers -Wmissing-prototypes -Wconversion -Werror
 BASE := -std=c11 -D_GNU_SOURCE $(WARN) -ffp-contract=off -fno-omit-frame-pointer -fPIC \
         -fvisibility=hidden $(if $(findstring clang,$(shell $(CC) --version)),,-fno-ipa-icf) \
         -Iinclude -Ikernels -Isrc -Iautotune

@@ -8,6 +8,7 @@
 #ifndef FP4MOE_FP4_H
 #define FP4MOE_FP4_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -37,6 +38,17 @@ static inline float fp4_e2m1(unsigned code) {
   return (code & 15) == 8 ? -0.0f : x;
 }
 
+/* The code of x: nearest, ties to the even code, saturating at 6; -0 and what rounds to it is 8. x
+ * is no NaN. */
+static inline unsigned fp4_to_e2m1(float x) {
+  static const float above[7] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f};
+  uint32_t u = fp4_f32_bits(x);
+  float mag = fp4_f32_from_bits(u & 0x7fffffff);
+  unsigned code = 0;
+  for (unsigned i = 0; i < 7; i++) code += mag > above[i] || (mag == above[i] && i % 2);
+  return u >> 31 << 3 | code;
+}
+
 /* Code of element k in a row of packed checkpoint bytes: the low nibble is the even k. */
 static inline unsigned fp4_code(const uint8_t *row, size_t k) {
   return (unsigned)row[k / 2] >> 4 * (k % 2) & 15;
@@ -57,6 +69,16 @@ static inline float fp4_e4m3(uint8_t s) {
   if (mag >= 8) return fp4_f32_from_bits(sign | ((mag << 20) + (120u << 23)));
   float x = (float)mag * 0x1p-9f;
   return fp4_f32_from_bits(sign | fp4_f32_bits(x));
+}
+
+/* Nearest-even, saturating at 448 (Inf too), any NaN to 0x7f of its sign. Rounding mode nearest. */
+static inline uint8_t fp4_to_e4m3(float x) {
+  uint32_t u = fp4_f32_bits(x), mag = u & 0x7fffffff, sign = u >> 24 & 0x80;
+  if (mag > 0x7f800000) return (uint8_t)(sign | 0x7f);
+  if (mag >= 0x43e00000) return (uint8_t)(sign | 0x7e);
+  if (mag >= 0x3c800000) /* 2^-6, normal: rebias, round at bit 20 */
+    return (uint8_t)(sign | ((mag - (120u << 23) + 0x7ffff + (mag >> 20 & 1)) >> 20));
+  return (uint8_t)(sign | (uint32_t)nearbyintf(fp4_f32_from_bits(mag) * 0x1p9f));
 }
 
 /* ---- BF16 and F16 ---- */

@@ -23,12 +23,27 @@
  *   i8    int8_t q[K]; float d[ceil(K/32)]; int32_t sum[ceil(K/32)]; int32_t half[ceil(K/16)];
  *         each part 64-byte aligned (fp4_i8_d, _sum, _half). sum = -12 * (sum of q over 32 k), half
  *         the same over 16 k; where K % 32 == 16 the last block is one of 16.
+ *
+ * mxfp8 and nvfp4 name quantisers only: what they write is exact in BF16, so their rows have the
+ * form bf16 and the bf16 matmuls read them.
  */
 typedef enum fp4moe_act_class {
   FP4MOE_ACT_F32 = 0,
   FP4MOE_ACT_BF16,
-  FP4MOE_ACT_I8
+  FP4MOE_ACT_I8,
+  FP4MOE_ACT_MXFP8,
+  FP4MOE_ACT_NVFP4
 } fp4moe_act_class;
+
+/* The class whose rows and matmuls these are. */
+static inline fp4moe_act_class fp4_row_form(fp4moe_act_class act) {
+  return act >= FP4MOE_ACT_MXFP8 ? FP4MOE_ACT_BF16 : act;
+}
+
+/* Columns that are quantised together; 16 is the granularity of K. */
+static inline size_t fp4_quant_group(fp4moe_act_class act) {
+  return act == FP4MOE_ACT_I8 || act == FP4MOE_ACT_MXFP8 ? 32 : 16;
+}
 
 static inline size_t fp4_blocks32(size_t k) { return (k + 31) / 32; }
 static inline size_t fp4_i8_d(size_t k) { return fp4_align(k); }
@@ -39,7 +54,7 @@ static inline size_t fp4_i8_half(size_t k) {
 
 /* Bytes of one activation row, a multiple of 64. */
 static inline size_t fp4_row_bytes(fp4moe_act_class act, size_t k) {
-  switch (act) {
+  switch (fp4_row_form(act)) {
   case FP4MOE_ACT_F32:
     return fp4_align(4 * k);
   case FP4MOE_ACT_BF16:
@@ -51,11 +66,22 @@ static inline size_t fp4_row_bytes(fp4moe_act_class act, size_t k) {
 
 /* quant: columns [k0, k0 + k) of an activation row of row_k columns, from x[0..k) of dtype F32,
  * F16 or BF16 (any alignment of the element). k0 and k are multiples of 16; in class i8 of 32,
- * unless k0 + k == row_k.
- * Rounding: bf16 nearest-even, |x| < 2^-126 to a signed zero, NaN to 0x7fc0. i8: d = amax/127, q =
- * rne(x/d) clamped to +-127; d < 2^-126: q = 0, d = 0; a block with NaN or Inf: q = 0, d = NaN. */
+ * unless k0 + k == row_k; in class mxfp8 of 32. inverse: nvfp4's G = 1/a, a the activation global,
+ * 2^-100 <= G <= 2^100; the other classes do not read it.
+ *   bf16   nearest-even, |x| < 2^-126 to a signed zero, NaN to 0x7fc0
+ *   i8     per 32: d = amax/127, q = rne(x/d) clamped to +-127; d < 2^-126: q = 0, d = 0; a block
+ *          with NaN or Inf: q = 0, d = NaN
+ *   mxfp8  per 32: s = clamp(ceil(log2(max(amax, 2^-126) / 448)) + 127, 0, 254), ceil exact; q =
+ *          e4m3(x * 2^(127 - s)), nearest-even, saturating; writes bf16(q * 2^(s - 127)), which
+ *          rounds only what is below 2^-126 (to 0) or 2^128 (to Inf)
+ *   nvfp4  per 16: SF = e4m3(G * (amax * (1/6))), nearest-even, saturating; o = SF == 0 ? 0 : G/SF;
+ *          q = e2m1(clamp(x * o, -6, 6)), nearest, ties to even codes; writes q * SF. The
+ * activation is that divided by G, which is left to the epilogue: q * SF is exact in BF16 and at
+ * most 2688, q * SF / G is neither. Steps in parentheses are rounded to FP32, divisions are
+ * divisions. An mxfp8 or nvfp4 block with NaN or Inf is 0x7fc0 throughout, so that all outputs of
+ * its token are NaN. */
 typedef void fp4moe_quant_fn(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
-                             size_t row_k);
+                             size_t row_k, float inverse);
 
 /* ---- Weights ---- */
 
@@ -70,7 +96,7 @@ typedef void fp4moe_unpack_fn(const uint8_t *nibbles, const uint8_t *scales, siz
 
 /* Bytes of k columns of one unpacked panel. */
 static inline size_t fp4_unpacked_bytes(fp4moe_act_class act, size_t k, size_t group) {
-  switch (act) {
+  switch (fp4_row_form(act)) {
   case FP4MOE_ACT_F32:
     return 64 * k;
   case FP4MOE_ACT_BF16:

@@ -1,14 +1,20 @@
 /* quant_avx512.c - quant in AVX-512: 16 elements a step, the bits of quant_c.c.
  *
+ * E4M3 and E2M1 are rounded in place, as FP32: a normal one at the last bit that it keeps, a
+ * subnormal one to a multiple of its step (VRNDSCALE). One block's scale is scalar, and shared with
+ * C (quant.h).
+ *
  * A block of 16 at the end of an i8 row is one of 32 whose upper half is zero and is not written.
  * The maximum of an i8 block is taken on the bits of the magnitudes, where Inf and NaN stand above
  * every finite number; the division is a division. */
+#include <math.h>
+
 #include "quant.h"
 #include "quant_avx512.h"
 
 void fp4moe_quant_f32_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
-                             size_t row_k) {
-  (void)row_k;
+                             size_t row_k, float inverse) {
+  (void)row_k, (void)inverse;
   for (size_t i = 0; i < k; i += 16)
     _mm512_store_ps((float *)row + k0 + i, fp4_load_avx512(x, dtype, i));
 }
@@ -19,14 +25,16 @@ static inline __m128i order_bytes(void) {
   return _mm_add_epi16(_mm_mullo_epi16(order, _mm_set1_epi16(0x0202)), _mm_set1_epi16(0x0100));
 }
 
+static inline __m256i order_words(__m256i words) {
+  return _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(order_bytes()));
+}
+
 void fp4moe_quant_bf16_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
-                              size_t row_k) {
-  (void)row_k;
-  const __m256i order = _mm256_broadcastsi128_si256(order_bytes());
+                              size_t row_k, float inverse) {
+  (void)row_k, (void)inverse;
   for (size_t i = 0; i < k; i += 16)
-    _mm256_store_si256(
-        (__m256i *)(void *)((uint16_t *)row + k0 + i),
-        _mm256_shuffle_epi8(fp4_to_bf16_avx512(fp4_load_avx512(x, dtype, i)), order));
+    _mm256_store_si256((__m256i *)(void *)((uint16_t *)row + k0 + i),
+                       order_words(fp4_to_bf16_avx512(fp4_load_avx512(x, dtype, i))));
 }
 
 typedef struct {
@@ -64,12 +72,66 @@ static inline void quant_block(block x, size_t i, size_t n, const fp4_i8_row *to
 }
 
 void fp4moe_quant_i8_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
-                            size_t row_k) {
+                            size_t row_k, float inverse) {
+  (void)inverse;
   const fp4_i8_row to = fp4_i8_row_at(row, row_k, k0);
   for (size_t i = 0; i < k; i += 32) {
     const size_t n = k - i < 32 ? 16 : 32;
     const block b = {{fp4_load_avx512(x, dtype, i),
                       n == 32 ? fp4_load_avx512(x, dtype, i + 16) : _mm512_setzero_ps()}};
     quant_block(b, i / 32, n, &to);
+  }
+}
+
+/* ---- mxfp8, nvfp4 ---- */
+
+/* Nearest-even to a significand of `bits` stored bits, exponents from that of `least` on,
+ * saturating at `most`; `steps` is VRNDSCALE's immediate for multiples of the subnormals' step. */
+static inline __attribute__((always_inline)) __m512 round_to(__m512 x, int bits, float least,
+                                                             float most, const int steps) {
+  const __m512i sign = _mm512_set1_epi32(INT32_MIN), one = _mm512_set1_epi32(1);
+  const __m512 mag = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(most));
+  const __m512i u = _mm512_castps_si512(mag), half = _mm512_set1_epi32((1 << (22 - bits)) - 1);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, (unsigned)(23 - bits)), one);
+  const __m512i kept = _mm512_set1_epi32(-(1 << (23 - bits)));
+  __m512i y = _mm512_and_si512(_mm512_add_epi32(u, _mm512_add_epi32(half, odd)), kept);
+  const __m512 fine = _mm512_roundscale_ps(mag, steps);
+  y = _mm512_mask_mov_epi32(y, _mm512_cmp_ps_mask(mag, _mm512_set1_ps(least), _CMP_LT_OQ),
+                            _mm512_castps_si512(fine));
+  return _mm512_castsi512_ps(_mm512_or_si512(y, _mm512_and_si512(_mm512_castps_si512(x), sign)));
+}
+
+enum { STEPS_OF_E4M3 = 9 << 4, STEPS_OF_E2M1 = 1 << 4 }; /* 2^-9, 2^-1 */
+
+static inline void put_bf16(__m512 x, void *row, size_t at) {
+  _mm256_store_si256((__m256i *)(void *)((uint16_t *)row + at), order_words(fp4_to_bf16_avx512(x)));
+}
+
+void fp4moe_quant_mxfp8_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                               size_t row_k, float inverse) {
+  (void)row_k, (void)inverse;
+  for (size_t i = 0; i < k; i += 32) {
+    block b = {{fp4_load_avx512(x, dtype, i), fp4_load_avx512(x, dtype, i + 16)}};
+    const uint32_t top = top_of(b), s = fp4_mxfp8_scale(top);
+    const __m512 down = _mm512_set1_ps(fp4_mxfp8_inverse(s));
+    const __m512 up = _mm512_set1_ps(top >= 0x7f800000 ? NAN : fp4_e8m0((uint8_t)s));
+    for (size_t h = 0; h < 2; h++) {
+      const __m512 q = round_to(_mm512_mul_ps(b.half[h], down), 3, 0x1p-6f, 448, STEPS_OF_E4M3);
+      put_bf16(_mm512_mul_ps(q, up), row, k0 + i + 16 * h);
+    }
+  }
+}
+
+void fp4moe_quant_nvfp4_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
+                               size_t row_k, float inverse) {
+  (void)row_k;
+  for (size_t i = 0; i < k; i += 16) {
+    const block b = {{fp4_load_avx512(x, dtype, i), _mm512_setzero_ps()}};
+    const uint32_t top = top_of(b);
+    const uint8_t sf = fp4_nvfp4_scale(top, inverse);
+    const __m512 o = _mm512_set1_ps(fp4_nvfp4_inverse(sf, inverse));
+    const __m512 scale = _mm512_set1_ps(top >= 0x7f800000 ? NAN : fp4_e4m3(sf));
+    const __m512 q = round_to(_mm512_mul_ps(b.half[0], o), 1, 1, 6, STEPS_OF_E2M1);
+    put_bf16(_mm512_mul_ps(q, scale), row, k0 + i);
   }
 }

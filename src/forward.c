@@ -157,7 +157,7 @@ static size_t quant_unit(const fp4moe_call *c, size_t unit, size_t n, uint8_t *s
       x = weighted;
       dtype = FP4MOE_F32;
     }
-    c->plan->quant->fn.quant(x, dtype, h, c->x + t * c->x_row_bytes, 0, h);
+    c->plan->quant->fn.quant(x, dtype, h, c->x + t * c->x_row_bytes, 0, h, 1);
   }
   return n;
 }
@@ -172,7 +172,7 @@ static void quant_h(const fp4moe_call *c, const fp4moe_unit1 *u, const float *h,
   for (size_t r = 0; r < u->rows; r++)
     c->plan->quant->fn.quant(h + r * columns, FP4MOE_F32, columns,
                              c->h + (u->row + r) * c->h_row_bytes, column,
-                             c->layer->shape.intermediate);
+                             c->layer->shape.intermediate, 1);
 }
 
 /* The same where 32-column groups are shared: who brings a group's last columns quantises it. */
@@ -188,7 +188,7 @@ static void quant_h_shared(const fp4moe_call *c, const fp4moe_unit1 *u, const fl
     if (atomic_fetch_add(&done[at / 32], (unsigned)mine) + mine < size) continue;
     for (size_t r = u->row; r < u->row + u->rows; r++)
       c->plan->quant->fn.quant(c->h_wide + r * all + group, FP4MOE_F32, size,
-                               c->h + r * c->h_row_bytes, group, all);
+                               c->h + r * c->h_row_bytes, group, all, 1);
   }
 }
 

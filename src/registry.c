@@ -3,6 +3,7 @@
 
 enum { mx = FP4MOE_MXFP4, nv = FP4MOE_NVFP4 };
 enum { f32 = FP4MOE_ACT_F32, bf16 = FP4MOE_ACT_BF16, i8 = FP4MOE_ACT_I8 };
+enum { mxfp8 = FP4MOE_ACT_MXFP8, nvfp4 = FP4MOE_ACT_NVFP4 };
 enum { none = FP4MOE_ANY };
 
 #define ROW(id, op, isa, format, act, kind, gated, mr, nr, err, rev, member)                       \

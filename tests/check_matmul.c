@@ -126,7 +126,7 @@ static void make_rows(matmul_case *c) {
   for (size_t r = 0; r < c->m; r++) {
     uint8_t *row = data + (distinct - 1 - (c->same_row ? 0 : r)) * bytes;
     for (size_t k = 0; k < c->k; k++) x[k] = draw_activation(c, k);
-    quant->fn.quant(x, FP4MOE_F32, c->k, row, 0, c->k);
+    quant->fn.quant(x, FP4MOE_F32, c->k, row, 0, c->k, 1);
     c->rows[r] = row;
   }
   check_readonly(data);

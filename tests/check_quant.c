@@ -89,15 +89,55 @@ static void expect_i8_block(const float *x, size_t n, uint8_t *row, size_t row_k
   memcpy(row + fp4_i8_half(row_k) + at / 16 * 4, half, n / 16 * 4);
 }
 
+/* The representable value nearest to v, ties to the even significand: `bits` stored bits, exponents
+ * from `least` on, at most `most`. */
+static double nearest(double v, int bits, int least, double most) {
+  const double mag = fmin(fabs(v), most);
+  const int e = mag > 0 && ilogb(mag) > least ? ilogb(mag) : least;
+  const double step = ldexp(1, e - bits);
+  return copysign(fmin(rint(mag / step) * step, most), v);
+}
+
+static double amax_of(const float *x, size_t n) {
+  double top = 0;
+  for (size_t i = 0; i < n; i++) top = isfinite(x[i]) ? fmax(top, fabs((double)x[i])) : INFINITY;
+  return top;
+}
+
+/* mxfp8 and nvfp4: what a block is rounded to, before BF16. `top` INFINITY: all NaN. */
+static void expect_mxfp8_block(float *x) {
+  double top = amax_of(x, 32);
+  int s = 0;
+  while (isfinite(top) && s < 254 && ldexp(448, s - 127) < top) s++;
+  for (int i = 0; i < 32; i++)
+    x[i] = isfinite(top) ? (float)ldexp(nearest(ldexp((double)x[i], 127 - s), 3, -6, 448), s - 127)
+                         : NAN;
+}
+
+static void expect_nvfp4_block(float *x, float g) {
+  double top = amax_of(x, 16);
+  if (!isfinite(top)) top = NAN;
+  const float sixth = (float)(1.0 / 6), share = (float)(top * (double)sixth);
+  const double sf = nearest((double)(float)((double)g * (double)share), 3, -6, 448);
+  const float o = sf == 0 ? 0 : (float)((double)g / sf);
+  for (int i = 0; i < 16; i++)
+    x[i] =
+        top >= 0 ? (float)(nearest((double)(float)((double)x[i] * (double)o), 1, 0, 6) * sf) : NAN;
+}
+
+static const float inverse = 1 / 0.0123f; /* nvfp4's G */
+
 static void expect(fp4moe_act_class act, const void *x, fp4moe_dtype dtype, size_t k, uint8_t *row,
                    size_t k0, size_t row_k) {
   static const size_t order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
   for (size_t at = 0; at < k; at += 16) {
     float v[32];
-    const size_t n = act == FP4MOE_ACT_I8 && k - at >= 32 ? 32 : 16;
+    const size_t n = fp4_quant_group(act) == 32 && k - at >= 32 ? 32 : 16;
     for (size_t i = 0; i < n; i++) v[i] = get(x, dtype, at + i);
     if (act == FP4MOE_ACT_F32) memcpy(row + 4 * (k0 + at), v, 64);
-    for (size_t i = 0; i < 16 && act == FP4MOE_ACT_BF16; i++) {
+    if (act == FP4MOE_ACT_MXFP8) expect_mxfp8_block(v);
+    if (act == FP4MOE_ACT_NVFP4) expect_nvfp4_block(v, inverse);
+    for (size_t i = 0; i < n && fp4_row_form(act) == FP4MOE_ACT_BF16; i++) {
       uint16_t h = round_bf16(v[i / 8 * 8 + order[i % 8]]);
       memcpy(row + 2 * (k0 + at + i), &h, 2);
     }
@@ -114,7 +154,7 @@ static void check_row(const fp4moe_kernel *row, const void *x, fp4moe_dtype dtyp
   const size_t bytes = fp4_row_bytes(act, row_k);
   uint8_t *got = check_buffer(bytes, side), *want = check_buffer(bytes, side);
   expect(act, x, dtype, k, want, k0, row_k);
-  row->fn.quant(x, dtype, k, got, k0, row_k);
+  row->fn.quant(x, dtype, k, got, k0, row_k, inverse);
   CHECK_SAME(got, want, bytes, 1, "row, in bytes");
 }
 
@@ -125,10 +165,16 @@ static void *source(fp4moe_dtype dtype, size_t k, int kind, int side) {
   return x;
 }
 
+/* Columns that k0 and k are multiples of, and K is. */
+static size_t step_of(const fp4moe_kernel *row) {
+  return fp4_quant_group((fp4moe_act_class)row->act);
+}
+static size_t step_of_k(const fp4moe_kernel *row) { return row->act == FP4MOE_ACT_MXFP8 ? 32 : 16; }
+
 static void test_shapes(const fp4moe_kernel *row) {
   static const size_t ks[] = {16, 32, 48, 64, 80, 96, 160, 512, 2880, 2896};
   for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
-    for (int dtype = FP4MOE_F32; dtype <= FP4MOE_BF16; dtype++)
+    for (int dtype = FP4MOE_F32; dtype <= FP4MOE_BF16 && ks[i] % step_of_k(row) == 0; dtype++)
       for (int kind = 0; kind < KINDS; kind++)
         for (int side = 0; side < CHECK_SIDES; side++) {
           void *x = source((fp4moe_dtype)dtype, ks[i], kind, side);
@@ -141,8 +187,8 @@ static void test_shapes(const fp4moe_kernel *row) {
 static void test_pieces(const fp4moe_kernel *row) {
   for (int repeat = 0; repeat < 600; repeat++) {
     const fp4moe_dtype dtype = (fp4moe_dtype)check_below(3);
-    const size_t row_k = 16 * (1 + check_below(20)), size = dtype_bytes(dtype);
-    const size_t step = row->act == FP4MOE_ACT_I8 ? 32 : 16;
+    const size_t row_k = step_of_k(row) * (1 + check_below(20)), size = dtype_bytes(dtype);
+    const size_t step = step_of(row);
     const size_t k0 = step * check_below((row_k + step - 1) / step), left = row_k - k0;
     const size_t k = left < step || check_below(2) ? left : step * (1 + check_below(left / step));
     const size_t skew = check_below(32);
@@ -174,7 +220,7 @@ static void test_every_pattern(const fp4moe_kernel *row) {
 /* ---- By hand ---- */
 
 static void quant_i8(const float *x, size_t k, uint8_t *row) {
-  check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, FP4MOE_ACT_I8)->fn.quant(x, FP4MOE_F32, k, row, 0, k);
+  check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, FP4MOE_ACT_I8)->fn.quant(x, FP4MOE_F32, k, row, 0, k, 1);
 }
 
 static void test_i8_by_hand(void) {
@@ -200,9 +246,50 @@ static void test_i8_by_hand(void) {
   CHECK(d[0] == 0 && row[0] == 0, "d %g", (double)d[0]);
 }
 
+/* Writes a bf16 row; the value of column i comes back from where the order puts it. */
+static float column(const uint16_t *row, size_t i) {
+  static const size_t at[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+  return fp4_f32_from_bits((uint32_t)row[i / 8 * 8 + at[i % 8]] << 16);
+}
+
+static void test_mxfp8_by_hand(void) {
+  const fp4moe_kernel *c = check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, FP4MOE_ACT_MXFP8);
+  _Alignas(64) uint16_t row[32];
+  float x[32] = {448, 1, 0.07f, -27, 29, 0x1p-10f, 0x1.8p-9f}; /* s = 127: plain E4M3 */
+  static const float want[7] = {448, 1, 0.0703125f, -28, 28, 0, 0x1p-8f};
+  c->fn.quant(x, FP4MOE_F32, 32, row, 0, 32, 1);
+  for (size_t i = 0; i < 7; i++) CHECK(column(row, i) == want[i], "%g", (double)column(row, i));
+  x[0] = 450; /* s = 128, where the floor rule keeps 127 and saturates */
+  c->fn.quant(x, FP4MOE_F32, 32, row, 0, 32, 1);
+  CHECK(column(row, 0) == 448 && column(row, 6) == 0x1p-8f, "%g", (double)column(row, 0));
+  x[0] = 464; /* a tie */
+  c->fn.quant(x, FP4MOE_F32, 32, row, 0, 32, 1);
+  CHECK(column(row, 0) == 448, "%g", (double)column(row, 0));
+  x[0] = 0x1.fffffep127f; /* 256 * 2^120 is 2^128 */
+  c->fn.quant(x, FP4MOE_F32, 32, row, 0, 32, 1);
+  CHECK(isinf(column(row, 0)) && column(row, 1) == 0, "%g", (double)column(row, 0));
+}
+
+static void test_nvfp4_by_hand(void) {
+  const fp4moe_kernel *c = check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, FP4MOE_ACT_NVFP4);
+  _Alignas(64) uint16_t row[16];
+  float x[16] = {6, -5, 3.5f, 2.5f, 1.75f, -1.25f, 0.75f, 0.25f, -0.2f}; /* SF = G = 4 */
+  static const float want[9] = {6, -4, 4, 2, 2, -1, 1, 0, -0.0f};
+  c->fn.quant(x, FP4MOE_F32, 16, row, 0, 16, 4);
+  for (size_t i = 0; i < 9; i++)
+    CHECK(column(row, i) == 4 * want[i] && !signbit(column(row, i)) == !signbit(want[i]), "%g",
+          (double)column(row, i));
+  c->fn.quant(x, FP4MOE_F32, 16, row, 0, 16, 0x1p-10f); /* SF = 2^-10 is a tie: 0, and so is q */
+  CHECK(column(row, 0) == 0 && signbit(column(row, 1)), "%g", (double)column(row, 0));
+  c->fn.quant(x, FP4MOE_F32, 16, row, 0, 16, 1000); /* SF saturates at 448, q at 6 */
+  CHECK(column(row, 0) == 6 * 448 && column(row, 3) == 6 * 448, "%g", (double)column(row, 3));
+}
+
 void check_quant(void) {
   CU_pSuite suite = check_suite("quant");
   check_test(suite, "i8 by hand", test_i8_by_hand);
+  check_test(suite, "mxfp8 by hand", test_mxfp8_by_hand);
+  check_test(suite, "nvfp4 by hand", test_nvfp4_by_hand);
   check_rows(suite, "shapes", FP4MOE_OP_QUANT, test_shapes);
   check_rows(suite, "pieces", FP4MOE_OP_QUANT, test_pieces);
   check_rows(suite, "every pattern", FP4MOE_OP_QUANT, test_every_pattern);

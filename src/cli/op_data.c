@@ -128,7 +128,7 @@ static void fill_rows(op_data *d) {
   for (size_t r = 0; r < d->shape.rows; r++) {
     d->row[r] = d->row_data + r * bytes;
     op_c_row(FP4MOE_OP_QUANT, &d->shape.desc)
-        ->fn.quant(d->x + r * d->k, FP4MOE_BF16, d->k, d->row_data + r * bytes, 0, d->k);
+        ->fn.quant(d->x + r * d->k, FP4MOE_BF16, d->k, d->row_data + r * bytes, 0, d->k, 1);
   }
 }
 
@@ -168,7 +168,7 @@ static op_work call_unpack(op_data *d, const fp4moe_kernel *kernel, const call *
 }
 
 static op_work call_quant(op_data *d, const fp4moe_kernel *kernel, const call *c) {
-  kernel->fn.quant(d->x + c->turn % d->x_rows * d->k, FP4MOE_BF16, d->k, d->out, 0, d->k);
+  kernel->fn.quant(d->x + c->turn % d->x_rows * d->k, FP4MOE_BF16, d->k, d->out, 0, d->k, 1);
   return (op_work){2.0 * (double)d->k, 0, d->out_bytes};
 }
 
