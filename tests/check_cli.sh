@@ -53,7 +53,8 @@ qwen3_nvfp4_modelopt qwen3_nvfp4
 qwen3_nvfp4_modelopt qwen3_nvfp4.ep
 qwen3_nvfp4_ct qwen3_nvfp4
 qwen3_w4a16_modelopt qwen3_nvfp4
-nemotron_nvfp4_modelopt nemotron_nvfp4'
+nemotron_nvfp4_modelopt nemotron_nvfp4
+llama4_nvfp4_modelopt llama4_nvfp4'
 classes='f32 1e-5
 bf16 5e-3
 int8 1.5e-2'
@@ -147,8 +148,6 @@ expect 2 run "$gptoss" --input "$io" --check no-such-tensor --tolerance 1
 says no-such-tensor
 expect 2 run "$gptoss" --input "$data/qwen3_nvfp4.io.safetensors"
 says 'tensor x'
-expect 2 run "$data/llama4_nvfp4_modelopt.safetensors" --input "$data/llama4_nvfp4.io.safetensors"
-says UNSUPPORTED
 expect 2 run "$gptoss" --input "$io" --output "$scratch/none/y.safetensors"
 says none/y.safetensors
 expect 1 run "$gptoss" --input "$io" --check y --tolerance 1e-9

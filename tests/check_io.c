@@ -529,5 +529,6 @@ void check_io(void) {
   for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
     check_test(suite, tests[i].name, tests[i].test);
   check_io_layers(suite);
+  check_io_families(suite);
   check_io_data();
 }

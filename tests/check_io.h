@@ -10,6 +10,9 @@
 /* The other half of suite "io": layers, config.json, loading. */
 void check_io_layers(CU_pSuite suite);
 
+/* Families written by the tests (check_io_families.c). */
+void check_io_families(CU_pSuite suite);
+
 /* Suite "data" (check_io_data.c). */
 void check_io_data(void);
 

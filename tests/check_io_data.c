@@ -22,7 +22,8 @@ static const sample samples[] = {{"gptoss_mxfp4", "gptoss_mxfp4.io"},
                                  {"qwen3_nvfp4_ct", "qwen3_nvfp4.io"},
                                  {"qwen3_nvfp4_ct", "qwen3_nvfp4.ep.io"},
                                  {"qwen3_w4a16_modelopt", "qwen3_nvfp4.io"},
-                                 {"nemotron_nvfp4_modelopt", "nemotron_nvfp4.io"}};
+                                 {"nemotron_nvfp4_modelopt", "nemotron_nvfp4.io"},
+                                 {"llama4_nvfp4_modelopt", "llama4_nvfp4.io"}};
 enum { SAMPLES = sizeof samples / sizeof *samples };
 
 static const double bounds[] = {1e-5, 5e-3, 1.5e-2}; /* f32, bf16, int8 */

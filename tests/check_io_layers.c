@@ -40,8 +40,8 @@ static const struct expected_file {
     {"gemma4_nvfp4_modelopt", 2, "model.language_model.layers.2.experts", "NVFP4 (ModelOpt)",
      FP4MOE_OK, 80, 48, 4, 48, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0}, NULL},
     {"llama4_nvfp4_modelopt", 0, "language_model.model.layers.0.feed_forward.experts",
-     "NVFP4 (Llama-4, fused)", FP4MOE_UNSUPPORTED, 0, 0, 0, 8, FP4MOE_MXFP4,
-     {FP4MOE_SILU, 0, 0, 0, 0}, NULL},
+     "NVFP4 (Llama-4, fused)", FP4MOE_OK, 64, 48, 2, 8, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0},
+     "llama4_nvfp4.io"},
 };
 /* clang-format on */
 enum { FILES = sizeof files / sizeof *files };
@@ -61,7 +61,8 @@ static void check_info(const struct expected_file *f, const fp4moe_checkpoint_la
   CHECK(d->hidden == f->hidden && d->intermediate == f->intermediate && d->experts == f->experts &&
             d->format == f->format && d->struct_size == sizeof *d,
         "%s: H %zu I %zu E %zu", f->file, d->hidden, d->intermediate, d->experts);
-  CHECK(same_activation(&d->activation, &f->activation) && !d->router_weight_on_input,
+  CHECK(same_activation(&d->activation, &f->activation) &&
+            d->router_weight_on_input == !strncmp(f->file, "llama4", 6),
         "%s: activation %d", f->file, (int)d->activation.kind);
   CHECK(l->tensor_count == f->tensors && l->first_tensor == 0 && l->top_k == 0, "%s: %zu tensors",
         f->file, l->tensor_count);
@@ -196,8 +197,8 @@ static const struct layer_case {
     {"qwen3_nvfp4_ct", FIRST_FLOAT, ".4.up_proj.weight_global_scale", "1e-40", LOADED,
      FP4MOE_INVALID, "experts.4.up_proj.weight_global_scale'"},
     {"qwen3_nvfp4_ct", DROP_ALL, "input_global_scale", "", LOADED, FP4MOE_OK, ""},
-    {"qwen3_nvfp4_ct", DROP_ALL, "global_scale", "", LISTED, FP4MOE_UNSUPPORTED,
-     "not supported yet: MXFP4 (compressed-tensors)"},
+    {"qwen3_nvfp4_ct", DROP_ALL, "global_scale", "", LISTED, FP4MOE_INVALID,
+     "weight_scale' has dtype F8_E4M3, expected F8_E8M0"},
     {"qwen3_nvfp4_ct", DROP, ".0.up_proj.weight_packed", "", LISTED, FP4MOE_INVALID,
      "experts.0.up_proj.weight_packed' is missing"},
     {"dsv4_mxfp4", DROP, ".3.w3.scale", "", LISTED, FP4MOE_INVALID,
@@ -229,7 +230,7 @@ static const struct layer_case {
     {"gptoss_mxfp4", RENAME, "down_proj_bias", "router_bias", LISTED, FP4MOE_INVALID,
      "down_proj_bias' is missing"},
     {"llama4_nvfp4_modelopt", RENAME, "gate_up_proj_input_scale", "gate_up_proj_bias", LISTED,
-     FP4MOE_UNSUPPORTED, "not supported yet: NVFP4 (gpt-oss, ModelOpt)"},
+     FP4MOE_INVALID, "gate_up_proj_bias' has shape [], expected [2, 96]"},
     {"llama4_nvfp4_modelopt", DROP_ALL, "weight_scale_2", "", LISTED, FP4MOE_UNSUPPORTED,
      "not FP4"},
     {"qwen3_nvfp4_modelopt", DROP_ALL, "scale", "", LISTED, FP4MOE_UNSUPPORTED,

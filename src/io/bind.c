@@ -26,10 +26,6 @@ static const char *const legal_dtypes[IO_PARTS][5] = {
     [IO_GLOBAL] = {"F32"},     [IO_INPUT] = {"F32"},       [IO_BIAS] = {"BF16", "F16", "F32"},
 };
 
-static size_t group(const struct io_layer *layer) {
-  return layer->family->format == FP4MOE_MXFP4 ? 32 : 16;
-}
-
 static fp4moe_status tensor_fail(const fp4moe_tensor *tensor, const char *what, const char *have,
                                  const char *expected) {
   return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' has %s %s, expected %s", tensor->file,
@@ -52,27 +48,53 @@ static fp4moe_status check_dtype(const struct io_layer *layer, const fp4moe_tens
                      part == IO_SCALES ? own : legal_dtypes[part][0]);
 }
 
-/* The one right shape; stacked families are MXFP4 and keep the 16 bytes of a block apart. */
+/* Outputs of a tensor: twice those of a projection where it has gate and up. */
+static size_t tensor_rows(const struct io_layer *layer, int projection) {
+  const fp4moe_layer_desc *desc = &layer->info.desc;
+  if (projection == IO_DOWN) return desc->hidden;
+  return layer->family->fusion == IO_APART ? desc->intermediate : 2 * desc->intermediate;
+}
+
+/* The one right shape of codes, scales or a bias. */
 static size_t expected_shape(const struct io_layer *layer, int projection, int part,
                              size_t shape[FP4MOE_TENSOR_RANK]) {
-  const struct io_family *family = layer->family;
   const fp4moe_layer_desc *desc = &layer->info.desc;
-  size_t n = projection == IO_DOWN ? desc->hidden : desc->intermediate;
+  size_t n = tensor_rows(layer, projection), group = fp4moe_io_group(layer), rank = 0;
   size_t k = projection == IO_DOWN ? desc->intermediate : desc->hidden;
-  size_t rank = 0;
-  if (family->stacked) shape[rank++] = desc->experts;
-  shape[rank++] = family->interleaved && projection != IO_DOWN ? 2 * n : n;
-  if (part == IO_SCALES || (part == IO_CODES && family->stacked)) shape[rank++] = k / group(layer);
-  if (part == IO_CODES) shape[rank++] = family->stacked ? group(layer) / 2 : k / 2;
+  int blocks = part == IO_CODES && layer->family->layout == IO_BLOCKS;
+  size_t columns = part == IO_CODES && !blocks ? k / 2 : k / group;
+  if (layer->family->stacked) shape[rank++] = desc->experts;
+  if (part != IO_BIAS && layer->transposed) shape[rank++] = columns;
+  shape[rank++] = n;
+  if (part != IO_BIAS && !layer->transposed) shape[rank++] = columns;
+  if (blocks) shape[rank++] = group / 2;
   return rank;
+}
+
+/* One for all; stacked also [E], [E, 1], and [E, 2] where gate and up share the tensor. */
+static fp4moe_status check_global_shape(const struct io_layer *layer, const fp4moe_tensor *tensor,
+                                        int projection) {
+  int fused = layer->family->fusion != IO_APART && projection != IO_DOWN;
+  size_t experts = layer->info.desc.experts;
+  char expected[100];
+  if (tensor->bytes == sizeof(float)) return FP4MOE_OK;
+  if (!layer->family->stacked) return shape_fail(tensor, "one element");
+  if (tensor->rank >= 1 && tensor->rank <= 2 && tensor->shape[0] == experts &&
+      (tensor->rank == 1 || tensor->shape[1] == 1 || (fused && tensor->shape[1] == 2)))
+    return FP4MOE_OK;
+  snprintf(expected, sizeof expected, "[], [1], [%zu]%s [%zu, 1]", experts, fused ? "," : " or",
+           experts);
+  if (fused)
+    snprintf(expected + strlen(expected), sizeof expected - strlen(expected), " or [%zu, 2]",
+             experts);
+  return shape_fail(tensor, expected);
 }
 
 static fp4moe_status check_shape(const struct io_layer *layer, const fp4moe_tensor *tensor,
                                  int projection, int part) {
   size_t shape[FP4MOE_TENSOR_RANK];
   char text[IO_SHAPE_TEXT], expected[IO_SHAPE_TEXT + 60];
-  if (part == IO_GLOBAL || part == IO_INPUT)
-    return tensor->bytes == sizeof(float) ? FP4MOE_OK : shape_fail(tensor, "one element");
+  if (part == IO_GLOBAL || part == IO_INPUT) return check_global_shape(layer, tensor, projection);
   size_t rank = expected_shape(layer, projection, part, shape);
   if (tensor->rank == rank && memcmp(tensor->shape, shape, rank * sizeof *shape) == 0)
     return FP4MOE_OK;
@@ -151,15 +173,56 @@ static fp4moe_status sizes_numbered(const struct binder *b, const fp4moe_tensor 
   return FP4MOE_OK;
 }
 
-static fp4moe_status sizes_stacked(const struct binder *b, const fp4moe_tensor *up) {
+static fp4moe_status sizes_blocks(const struct binder *b, const fp4moe_tensor *up) {
   fp4moe_layer_desc *desc = &b->layer->info.desc;
-  if (up->rank != 4 || up->shape[1] % 2 || up->shape[3] != group(b->layer) / 2)
+  if (up->rank != 4 || up->shape[1] % 2 || up->shape[3] != fp4moe_io_group(b->layer) / 2)
     return shape_fail(up, "[experts, 2 x intermediate, hidden / 32, 16]");
-  if (up->shape[0] > EXPERTS_MAX) return shape_fail(up, "at most 65536 experts");
   desc->experts = up->shape[0];
   desc->intermediate = up->shape[1] / 2;
-  desc->hidden = up->shape[2] * group(b->layer);
+  desc->hidden = up->shape[2] * fp4moe_io_group(b->layer);
   return FP4MOE_OK;
+}
+
+/* [E, 2I, H/2] with scales [E, 2I, H/16], or [E, H/2, 2I] with [E, H/16, 2I]: one of the two. */
+static fp4moe_status sizes_oriented(const struct binder *b, const fp4moe_tensor *up) {
+  struct io_layer *layer = b->layer;
+  const fp4moe_tensor *scales =
+      fp4moe_io_layer_tensor(b->tensors, layer, 0, IO_UP, IO_SCALES, b->name);
+  const size_t *c = up->shape, ratio = fp4moe_io_group(layer) / 2;
+  char expected[2 * IO_SHAPE_TEXT], one[IO_SHAPE_TEXT];
+  if (!scales) return missing(b, 0, IO_UP, IO_SCALES);
+  const size_t *s = scales->shape;
+  int ranks = up->rank == 3 && scales->rank == 3 && c[0] == s[0];
+  int rows = ranks && c[1] % 2 == 0 && s[1] == c[1] && c[2] / ratio == s[2] && c[2] % ratio == 0;
+  int swapped = ranks && c[2] % 2 == 0 && s[2] == c[2] && c[1] / ratio == s[1] && c[1] % ratio == 0;
+  if (rows == swapped) {
+    snprintf(expected, sizeof expected,
+             "one way only to read it and the scales %s as [E, 2N, K/2] and [E, 2N, K/%zu] or as "
+             "[E, K/2, 2N] and [E, K/%zu, 2N]",
+             fp4moe_io_shape_text(scales->rank, s, one), 2 * ratio, 2 * ratio);
+    return shape_fail(up, expected);
+  }
+  layer->transposed = swapped;
+  layer->info.desc.experts = c[0];
+  layer->info.desc.intermediate = c[swapped ? 2 : 1] / 2;
+  layer->info.desc.hidden = 2 * c[swapped ? 1 : 2];
+  return FP4MOE_OK;
+}
+
+static fp4moe_status sizes_of(const struct binder *b, const fp4moe_tensor *up) {
+  const struct io_family *family = b->layer->family;
+  if (!family->stacked) return sizes_numbered(b, up);
+  fp4moe_status status = family->layout == IO_BLOCKS ? sizes_blocks(b, up) : sizes_oriented(b, up);
+  if (status == FP4MOE_OK && up->shape[0] > EXPERTS_MAX)
+    return shape_fail(up, "at most 65536 experts");
+  return status;
+}
+
+/* Tells one format's codes from another's before sizes are made of them. */
+static fp4moe_status check_scales_dtype(const struct binder *b) {
+  const fp4moe_tensor *scales =
+      fp4moe_io_layer_tensor(b->tensors, b->layer, 0, IO_UP, IO_SCALES, b->name);
+  return scales ? check_dtype(b->layer, scales, IO_SCALES) : FP4MOE_OK;
 }
 
 static fp4moe_status find_sizes(const struct binder *b) {
@@ -169,16 +232,18 @@ static fp4moe_status find_sizes(const struct binder *b) {
   const fp4moe_tensor *up = fp4moe_io_layer_tensor(b->tensors, layer, 0, IO_UP, IO_CODES, b->name);
   if (!up) return missing(b, 0, IO_UP, IO_CODES);
   status = check_dtype(layer, up, IO_CODES);
+  if (status == FP4MOE_OK) status = check_scales_dtype(b);
   if (status != FP4MOE_OK) return status;
   if (up->bytes == 0) return shape_fail(up, "one that is not empty");
-  status = layer->family->stacked ? sizes_stacked(b, up) : sizes_numbered(b, up);
+  status = sizes_of(b, up);
   const fp4moe_layer_desc *desc = &layer->info.desc;
-  if (status != FP4MOE_OK || (desc->hidden % group(layer) | desc->intermediate % group(layer)) == 0)
+  size_t group = fp4moe_io_group(layer);
+  if (status != FP4MOE_OK || (desc->hidden % group | desc->intermediate % group) == 0)
     return status;
   return fp4moe_fail(FP4MOE_INVALID,
                      "%s: tensor '%.160s': hidden %zu and intermediate %zu are not both multiples "
                      "of %zu",
-                     up->file, up->name, desc->hidden, desc->intermediate, group(layer));
+                     up->file, up->name, desc->hidden, desc->intermediate, group);
 }
 
 /* Names as many unbound tensors as the detail has room for. */

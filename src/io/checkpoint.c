@@ -81,9 +81,6 @@ static fp4moe_status judge(const fp4moe_checkpoint *c, struct io_layer *layer) {
   layer->family = fp4moe_io_family_match(c->tensors, layer);
   if (!layer->family) return not_fp4(c, layer);
   layer->info.family = layer->family->name;
-  if (!layer->family->implemented)
-    return fp4moe_fail(FP4MOE_UNSUPPORTED, "%.200s: not supported yet: %s", layer->prefix,
-                       layer->family->name);
   fp4moe_status status = fp4moe_io_layer_bind(c->tensors, layer);
   if (status == FP4MOE_OK) status = fp4moe_io_config_sizes(&c->config, layer);
   if (status != FP4MOE_OK) return status;

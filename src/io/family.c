@@ -18,7 +18,9 @@ static const char *const deepseek[] = {".weight", ".scale", NULL, NULL, NULL};
 static const char *const modelopt[] = {".weight", ".weight_scale", ".weight_scale_2",
                                        ".input_scale", NULL};
 static const char *const modelopt_fused[] = {"", "_weight_scale", "_weight_scale_2", "_input_scale",
-                                             "_bias"};
+                                             NULL};
+static const char *const modelopt_fused_bias[] = {"", "_weight_scale", "_weight_scale_2",
+                                                  "_input_scale", "_bias"};
 static const char *const compressed[] = {".weight_packed", ".weight_scale", ".weight_global_scale",
                                          ".input_global_scale", NULL};
 static const char *const compressed_mx[] = {".weight_packed", ".weight_scale", NULL, NULL, NULL};
@@ -30,23 +32,21 @@ static const fp4moe_activation relu2 = {.kind = FP4MOE_RELU2};
 
 static const struct io_family families[] = {
     {.name = "MXFP4 (gpt-oss)",
-     .implemented = 1,
      .format = FP4MOE_MXFP4,
      .stacked = 1,
-     .interleaved = 1,
+     .layout = IO_BLOCKS,
+     .fusion = IO_INTERLEAVED,
      .projection = fused,
      .part = gpt_oss,
      .signature = IO_CODES,
      .activation = &fp4moe_io_swiglu_oai},
     {.name = "MXFP4 (DeepSeek-V4)",
-     .implemented = 1,
      .format = FP4MOE_MXFP4,
      .projection = w1_w3_w2,
      .part = deepseek,
      .signature = IO_SCALES,
      .activation = &silu_limit_10},
     {.name = "NVFP4 (Nemotron)",
-     .implemented = 1,
      .format = FP4MOE_NVFP4,
      .parent = "mixer",
      .projection = up_down,
@@ -54,21 +54,18 @@ static const struct io_family families[] = {
      .signature = IO_GLOBAL,
      .activation = &relu2},
     {.name = "NVFP4 (ModelOpt)",
-     .implemented = 1,
      .format = FP4MOE_NVFP4,
      .projection = gate_up_down,
      .part = modelopt,
      .signature = IO_GLOBAL,
      .activation = &silu},
     {.name = "NVFP4 (ModelOpt, w1 w2 w3)",
-     .implemented = 1,
      .format = FP4MOE_NVFP4,
      .projection = w1_w3_w2,
      .part = modelopt,
      .signature = IO_GLOBAL,
      .activation = &silu},
     {.name = "NVFP4 (compressed-tensors)",
-     .implemented = 1,
      .format = FP4MOE_NVFP4,
      .reciprocal = 1,
      .projection = gate_up_down,
@@ -76,7 +73,6 @@ static const struct io_family families[] = {
      .signature = IO_GLOBAL,
      .activation = &silu},
     {.name = "NVFP4 (compressed-tensors, w1 w2 w3)",
-     .implemented = 1,
      .format = FP4MOE_NVFP4,
      .reciprocal = 1,
      .projection = w1_w3_w2,
@@ -98,20 +94,33 @@ static const struct io_family families[] = {
     {.name = "NVFP4 (gpt-oss, ModelOpt)",
      .format = FP4MOE_NVFP4,
      .stacked = 1,
-     .interleaved = 1,
+     .layout = IO_ORIENTED,
+     .fusion = IO_INTERLEAVED,
      .projection = fused,
-     .part = modelopt_fused,
+     .part = modelopt_fused_bias,
      .signature = IO_BIAS,
      .activation = &fp4moe_io_swiglu_oai},
     {.name = "NVFP4 (Llama-4, fused)",
      .format = FP4MOE_NVFP4,
      .stacked = 1,
+     .layout = IO_ORIENTED,
+     .fusion = IO_HALVES,
+     .parent = "feed_forward",
      .projection = fused,
      .part = modelopt_fused,
      .signature = IO_GLOBAL,
      .activation = &silu,
      .router_weight_on_input = 1},
 };
+
+size_t fp4moe_io_group(const struct io_layer *layer) {
+  return layer->family->format == FP4MOE_MXFP4 ? 32 : 16;
+}
+
+size_t fp4moe_io_global_index(const fp4moe_tensor *tensor, size_t expert, int projection) {
+  if (tensor->bytes == sizeof(float)) return 0;
+  return tensor->rank == 2 && tensor->shape[1] == 2 ? 2 * expert + (projection == IO_UP) : expert;
+}
 
 int fp4moe_io_is_byte(const char *dtype) {
   return strcmp(dtype, "U8") == 0 || strcmp(dtype, "I8") == 0;

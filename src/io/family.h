@@ -1,7 +1,9 @@
 /* family.h - how each checkpoint family spells its expert tensors, as data.
  *
  *   numbered  <prefix>.<e>.<projection><part>   one tensor per expert, projection and part
- *   stacked   <prefix>.<projection><part>       all experts on the first axis */
+ *   stacked   <prefix>.<projection><part>       all experts on the first axis
+ *
+ * A family that has gate and up in one tensor names that tensor for both. */
 #ifndef FP4MOE_IO_FAMILY_H
 #define FP4MOE_IO_FAMILY_H
 
@@ -10,12 +12,22 @@
 enum { IO_GATE, IO_UP, IO_DOWN, IO_PROJECTIONS };
 enum { IO_CODES, IO_SCALES, IO_GLOBAL, IO_INPUT, IO_BIAS, IO_PARTS };
 
+/* How the codes and scales of one projection lie on disk: N outputs, K inputs, groups of G inputs.
+ *   ROWS      codes [N][K/2], scales [N][K/G]
+ *   BLOCKS    codes [N][K/G][G/2], scales [N][K/G]
+ *   ORIENTED  as ROWS, or both with their axes swapped: [K/2][N], [K/G][N]. The shapes tell */
+enum io_layout { IO_ROWS, IO_BLOCKS, IO_ORIENTED };
+
+/* Where the outputs of gate and up are: in tensors of their own, or in one as g0 u0 g1 u1 ..., or
+ * as all of gate, then all of up. */
+enum io_fusion { IO_APART, IO_INTERLEAVED, IO_HALVES };
+
 struct io_family {
   const char *name;
-  int implemented; /* 0: recognised, so that it is named and never misread */
   fp4moe_format format;
   int stacked;
-  int interleaved;                     /* gate and up: even and odd rows of one tensor */
+  enum io_layout layout;
+  enum io_fusion fusion;
   int reciprocal;                      /* globals on disk are 1/multiplier */
   const char *parent;                  /* segment before "experts"; NULL: any */
   const char *const *projection;       /* [IO_PROJECTIONS] names; NULL: none (ungated) */
@@ -33,6 +45,7 @@ extern const fp4moe_activation fp4moe_io_swiglu_oai;
 struct io_layer {
   fp4moe_checkpoint_layer info;
   const struct io_family *family; /* NULL: not FP4 */
+  int transposed;                 /* ORIENTED: which way, once bound */
   char *prefix, *reason;          /* owned; info points to them */
 };
 
@@ -51,6 +64,13 @@ int fp4moe_io_expert_number(const struct io_layer *layer, const char *name, size
 const fp4moe_tensor *fp4moe_io_layer_tensor(const fp4moe_tensors *tensors,
                                             const struct io_layer *layer, size_t expert,
                                             int projection, int part, char *name);
+
+/* Elements of a scale group. */
+size_t fp4moe_io_group(const struct io_layer *layer);
+
+/* Index of (expert, projection) in a tensor of globals: one for all, one an expert, or of a fused
+ * tensor [E, 2] gate's and up's. */
+size_t fp4moe_io_global_index(const fp4moe_tensor *tensor, size_t expert, int projection);
 
 /* "U8" and "I8": the dtypes under which bytes of two codes are stored. */
 int fp4moe_io_is_byte(const char *dtype);
