@@ -3,11 +3,22 @@
 #   make        libraries and programs      make test   tests that need only a compiler and CUnit
 #   make check  everything (installs what is missing; INSTALL=0 forbids)      make tune   this host
 #   make results  measures this host for results/, after make tune
+#   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
+CROSS  :=
 CC     ?= cc
 CXX    ?= c++
 CFLAGS ?= -O2 -g
-B      := build
+B      := build$(if $(CROSS),-$(firstword $(subst -, ,$(CROSS))))
 VERSION := 0.1
+
+# Libraries of the other machine: .ci/sysroot puts them there, and tests find them by their rpath.
+SYSROOT  := $(if $(CROSS),$(CURDIR)/$(B)/sysroot/usr)
+ifneq ($(CROSS),)
+CC       := $(CROSS)gcc
+AR       := $(CROSS)ar
+CPPFLAGS += -isystem $(SYSROOT)/include -isystem $(SYSROOT)/include/$(CROSS:-=)
+LDFLAGS  += -L$(SYSROOT)/lib/$(CROSS:-=) -Wl,-rpath,$(SYSROOT)/lib/$(CROSS:-=)
+endif
 
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 # Fields that an initialiser leaves out are zero by the rule of fp4moe.h: no warning.
@@ -25,6 +36,11 @@ ISA_avx512       := $(AVX512)
 ISA_avx512vnni   := $(AVX512) -mavx512vnni
 ISA_avx512vbmi   := $(AVX512) -mavx512vnni -mavx512vbmi
 ISA_avx512bf16   := $(AVX512) -mavx512bf16
+ISA_neon         := -march=armv8-a
+ISA_dotprod      := -march=armv8-a+dotprod
+ISA_i8mm         := -march=armv8-a+dotprod+i8mm
+ISA_bf16neon     := -march=armv8-a+dotprod+i8mm+bf16
+SUFFIXES_aarch64 := c neon dotprod i8mm bf16neon
 SUFFIXES_x86_64  := c avx2 avx512 avx512vnni avx512vbmi avx512bf16
 SUFFIXES         := $(or $(SUFFIXES_$(ARCH)),c)
 
@@ -35,7 +51,7 @@ CEILINGS := $(foreach s,$(SUFFIXES),$(wildcard autotune/ceiling_$(s).c))
 TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
             $(addprefix autotune/,measure.c ceilings.c presets.c)
 TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
-JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) -E - >/dev/null 2>&1 && echo 1)
+JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
 TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%),$(wildcard tests/*.c)) autotune/presets.c
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 

@@ -64,7 +64,9 @@ static void add_all(grid *g) {
     if (serves(g, k, FP4MOE_OP_GEMV)) add_gemv(g, k);
     if (!serves(g, k, FP4MOE_OP_UNPACK) || rows < 4) continue;
     for (size_t j = 0; j < fp4moe_kernel_count; j++)
-      if (serves(g, &fp4moe_kernels[j], FP4MOE_OP_GEMM)) add_gemm(g, k, &fp4moe_kernels[j]);
+      if (serves(g, &fp4moe_kernels[j], FP4MOE_OP_GEMM) &&
+          fp4moe_recipe_joins(k, &fp4moe_kernels[j]))
+        add_gemm(g, k, &fp4moe_kernels[j]);
   }
 }
 

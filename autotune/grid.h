@@ -7,8 +7,9 @@
 enum { GRID_MAX = 128 };
 
 /* Recipes for `bucket` of a phase, the static one first; every gemv row that takes the bucket's
- * rows in few reads and every {unpack, gemm} pair, by panels, K blocks and prefetch. quick: fewer
- * panels, K blocks and prefetch distances, but every kernel. Returns how many (<= GRID_MAX). */
+ * rows in few reads and every {unpack, gemm} pair of one form, by panels, K blocks and prefetch.
+ * quick: fewer panels, K blocks and prefetch distances, but every kernel. Returns how many
+ * (<= GRID_MAX). */
 size_t grid_recipes(const fp4moe_selector *s, const fp4moe_layer_desc *desc, int phase, int bucket,
                     int quick, fp4moe_recipe out[GRID_MAX]);
 

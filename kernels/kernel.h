@@ -85,13 +85,28 @@ typedef void fp4moe_quant_fn(const void *x, fp4moe_dtype dtype, size_t k, void *
 
 /* ---- Weights ---- */
 
-/* unpack: k columns of one panel, from its nibbles (8k bytes) and scales ([k/group][16]), into the
- * form the class's gemm reads. k is a multiple of the group. Exact, any scale byte: NaN scales give
- * NaN (zero codes too), |w| >= 2^128 gives +-Inf.
- *   f32   float[k][16]
- *   bf16  uint16_t[k/2][16][2]: the pairs of layout.h, 16 rows of each
- *   i8    per group: uint8_t[group/4][16][4] = 2*e2m1 + 12, k ascending; then float[16], the scales
- * unpack i8 differs per format in the group's length only. */
+/* The form of an unpacked panel. unpack writes one and gemm reads one: a recipe joins two rows of
+ * the same form. Forms of one class hold the same weights in the same number of bytes.
+ *   f32     float[k][16]
+ *   bf16    uint16_t[k/2][16][2]: the pairs of layout.h, 16 rows of each
+ *   bf16x4  uint16_t[k/4][16][4]: two such pairs of a row together, for BFMMLA
+ *   i8      per group: uint8_t[group/4][16][4] = 2*e2m1 + 12, k ascending; then scales, float[16]
+ *   s8      per group: int8_t[group/4][16][4] = 2*e2m1, k ascending; then the scales
+ *   s8x8    per group: int8_t[group/8][16][8] = 2*e2m1, k ascending; then the scales: for SMMLA
+ * Those of class i8 differ per format in the group's length only. */
+typedef enum fp4moe_form {
+  FP4MOE_FORM_f32 = 0,
+  FP4MOE_FORM_bf16,
+  FP4MOE_FORM_bf16x4,
+  FP4MOE_FORM_i8,
+  FP4MOE_FORM_s8,
+  FP4MOE_FORM_s8x8,
+  FP4MOE_FORMS
+} fp4moe_form;
+
+/* unpack: k columns of one panel, from its nibbles (8k bytes) and scales ([k/group][16]). k is a
+ * multiple of the group. Exact, any scale byte: NaN scales give NaN (zero codes too), |w| >= 2^128
+ * gives +-Inf. */
 typedef void fp4moe_unpack_fn(const uint8_t *nibbles, const uint8_t *scales, size_t k, void *panel);
 
 /* Bytes of k columns of one unpacked panel. */
@@ -213,6 +228,7 @@ typedef struct fp4moe_kernel {
   fp4moe_isa isa;
   int format; /* fp4moe_format or ANY */
   int act;    /* fp4moe_act_class or ANY */
+  int form;   /* unpack, gemm: fp4moe_form of the panels; else ANY */
   int kind;   /* act: fp4moe_activation_kind and gated; else ANY */
   int gated;
   uint32_t mr;       /* gemv: most rows; gemm: rows of the register tile; else 0 */

@@ -95,6 +95,21 @@ static const fp4moe_kernel *first_kernel(const fp4moe_selector *s, const fp4moe_
   return best;
 }
 
+/* The first eligible gemm whose panels some eligible unpack row writes, and that row. What is
+ * missing is NULL: both only where there is no gemm. */
+static void first_pair(const fp4moe_selector *s, const fp4moe_layer_desc *desc, fp4moe_recipe *r) {
+  r->gemm = r->unpack = NULL;
+  for (size_t i = 0; i < fp4moe_kernel_count && !r->unpack; i++) {
+    const fp4moe_kernel *gemm = &fp4moe_kernels[i];
+    if (gemm->op != FP4MOE_OP_GEMM || fp4moe_judge(s, desc, gemm)) continue;
+    r->gemm = gemm;
+    for (size_t j = 0; j < fp4moe_kernel_count && !r->unpack; j++)
+      if (fp4moe_recipe_joins(&fp4moe_kernels[j], gemm) &&
+          !fp4moe_judge(s, desc, &fp4moe_kernels[j]))
+        r->unpack = &fp4moe_kernels[j];
+  }
+}
+
 /* Why an op has no kernel: what would serve without the constraint. */
 static fp4moe_status no_kernel(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                fp4moe_op op) {
@@ -129,22 +144,20 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   enum { GEMV_BUCKETS = 5, GEMV_PANELS = 4, PREFETCH_BYTES = 4096 };
   uint32_t step = fp4moe_panel_step(phase, desc->activation.gated);
   const fp4moe_kernel *gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, fp4moe_bucket_rows(bucket));
-  const fp4moe_kernel *unpack = first_kernel(s, desc, FP4MOE_OP_UNPACK, 0);
-  const fp4moe_kernel *gemm = first_kernel(s, desc, FP4MOE_OP_GEMM, 0);
   if (!gemv) return no_kernel(s, desc, FP4MOE_OP_GEMV);
-  if (!unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
-  if (!gemm) return no_kernel(s, desc, FP4MOE_OP_GEMM);
   memset(r, 0, sizeof *r);
-  int gemm_is_slow = gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c;
+  first_pair(s, desc, r);
+  if (!r->gemm) return no_kernel(s, desc, FP4MOE_OP_GEMM);
+  if (!r->unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
+  int gemm_is_slow = r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c;
   if (bucket < GEMV_BUCKETS || gemm_is_slow) {
+    r->unpack = r->gemm = NULL;
     r->gemv = gemv;
     r->panels = GEMV_PANELS;
     r->prefetch = PREFETCH_BYTES;
     return FP4MOE_OK;
   }
-  r->unpack = unpack;
-  r->gemm = gemm;
-  r->panels = multiple_of_both(gemm->nr / FP4MOE_PANEL, step);
+  r->panels = multiple_of_both(r->gemm->nr / FP4MOE_PANEL, step);
   r->prefetch = 1;
   return FP4MOE_OK;
 }

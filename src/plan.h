@@ -39,6 +39,11 @@ typedef struct fp4moe_recipe {
   uint32_t prefetch; /* gemv: bytes ahead; gemm: 1 = the next unit's nibbles, 0 = none */
 } fp4moe_recipe;
 
+/* Does `unpack` write the panels that `gemm` reads? */
+static inline int fp4moe_recipe_joins(const fp4moe_kernel *unpack, const fp4moe_kernel *gemm) {
+  return unpack->op == FP4MOE_OP_UNPACK && unpack->form == gemm->form;
+}
+
 /* Workers take units in runs of remaining/(share * workers), at least one. */
 typedef struct fp4moe_schedule {
   uint32_t bucket;  /* of tokens */

@@ -2,33 +2,38 @@
 #include "kernel.h"
 
 enum { mx = FP4MOE_MXFP4, nv = FP4MOE_NVFP4 };
+/* Classes, and the class of each form. */
 enum { f32 = FP4MOE_ACT_F32, bf16 = FP4MOE_ACT_BF16, i8 = FP4MOE_ACT_I8 };
 enum { mxfp8 = FP4MOE_ACT_MXFP8, nvfp4 = FP4MOE_ACT_NVFP4 };
+enum { bf16x4 = bf16, s8 = i8, s8x8 = i8 };
 enum { none = FP4MOE_ANY };
 
-#define ROW(id, op, isa, format, act, kind, gated, mr, nr, err, rev, member)                       \
-  {#id, op, FP4MOE_ISA_##isa, format, act, kind, gated, mr, nr, err, rev, {.member = id}},
+#define ROW(id, op, isa, format, act, form, kind, gated, mr, nr, err, rev, member)                 \
+  {#id, op, FP4MOE_ISA_##isa, format, act, form, kind, gated, mr, nr, err, rev, {.member = id}},
 
 #define UNPACK(w, a, isa, rev)                                                                     \
-  ROW(fp4moe_unpack_##w##_##a##_##isa, FP4MOE_OP_UNPACK, isa, w, a, none, none, 0, 0, 0, rev,      \
-      unpack)
+  ROW(fp4moe_unpack_##w##_##a##_##isa, FP4MOE_OP_UNPACK, isa, w, a, FP4MOE_FORM_##a, none, none,   \
+      0, 0, 0, rev, unpack)
 #define QUANT(a, isa, rev)                                                                         \
-  ROW(fp4moe_quant_##a##_##isa, FP4MOE_OP_QUANT, isa, none, a, none, none, 0, 0, 0, rev, quant)
+  ROW(fp4moe_quant_##a##_##isa, FP4MOE_OP_QUANT, isa, none, a, none, none, none, 0, 0, 0, rev,     \
+      quant)
 #define GEMV(w, a, mr, nr, isa, err, rev)                                                          \
-  ROW(fp4moe_gemv_##w##_##a##_##mr##x##nr##_##isa, FP4MOE_OP_GEMV, isa, w, a, none, none, mr, nr,  \
-      err, rev, matmul)
+  ROW(fp4moe_gemv_##w##_##a##_##mr##x##nr##_##isa, FP4MOE_OP_GEMV, isa, w, a, none, none, none,    \
+      mr, nr, err, rev, matmul)
 #define GEMM(a, mr, nr, isa, err, rev)                                                             \
-  ROW(fp4moe_gemm_##a##_##mr##x##nr##_##isa, FP4MOE_OP_GEMM, isa, none, a, none, none, mr, nr,     \
-      err, rev, matmul)
+  ROW(fp4moe_gemm_##a##_##mr##x##nr##_##isa, FP4MOE_OP_GEMM, isa, none, a, FP4MOE_FORM_##a, none,  \
+      none, mr, nr, err, rev, matmul)
 #define GEMM_OF(w, a, mr, nr, isa, err, rev)                                                       \
-  ROW(fp4moe_gemm_##w##_##a##_##mr##x##nr##_##isa, FP4MOE_OP_GEMM, isa, w, a, none, none, mr, nr,  \
-      err, rev, matmul)
+  ROW(fp4moe_gemm_##w##_##a##_##mr##x##nr##_##isa, FP4MOE_OP_GEMM, isa, w, a, FP4MOE_FORM_##a,     \
+      none, none, mr, nr, err, rev, matmul)
 #define ACT(word, kind, gated, isa, rev)                                                           \
-  ROW(fp4moe_act_##word##_##isa, FP4MOE_OP_ACT, isa, none, none, kind, gated, 0, 0, 0, rev, act)
+  ROW(fp4moe_act_##word##_##isa, FP4MOE_OP_ACT, isa, none, none, none, kind, gated, 0, 0, 0, rev,  \
+      act)
 #define COMBINE(isa, rev)                                                                          \
-  ROW(fp4moe_combine_##isa, FP4MOE_OP_COMBINE, isa, none, none, none, none, 0, 0, 0, rev, combine)
+  ROW(fp4moe_combine_##isa, FP4MOE_OP_COMBINE, isa, none, none, none, none, none, 0, 0, 0, rev,    \
+      combine)
 #define STORE(isa, rev)                                                                            \
-  ROW(fp4moe_store_##isa, FP4MOE_OP_STORE, isa, none, none, none, none, 0, 0, 0, rev, store)
+  ROW(fp4moe_store_##isa, FP4MOE_OP_STORE, isa, none, none, none, none, none, 0, 0, 0, rev, store)
 
 const fp4moe_kernel fp4moe_kernels[] = {
 #include "kernels.inc"

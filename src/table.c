@@ -135,7 +135,8 @@ static void read_recipe_kernels(words *w, fp4moe_recipe_entry *e) {
     r->unpack = kernel_word(w, "unpack", FP4MOE_OP_UNPACK, e->format, e->act);
     r->gemm = kernel_word(w, "gemm", FP4MOE_OP_GEMM, e->format, e->act);
     r->k_block = (uint32_t)number(w, "k_block", 1 << 20);
-    if ((!r->unpack || !r->gemm) && !w->wrong) w->wrong = "unpack and gemm";
+    int joined = r->unpack && r->gemm && fp4moe_recipe_joins(r->unpack, r->gemm);
+    if (!joined && !w->wrong) w->wrong = "unpack and gemm";
     if (r->k_block % 32 && !w->wrong) w->wrong = "k_block";
   }
   r->panels = (uint32_t)number(w, "panels", FP4MOE_MAX_PANELS);

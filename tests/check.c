@@ -114,11 +114,12 @@ void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *t
   }
 }
 
-static const fp4moe_kernel *find_c(fp4moe_op op, int format, int act, int kind, int gated) {
+static const fp4moe_kernel *find_c(fp4moe_op op, int format, int act, int form, int kind,
+                                   int gated) {
   for (size_t i = 0; i < fp4moe_kernel_count; i++) {
     const fp4moe_kernel *row = &fp4moe_kernels[i];
     if (row->isa == FP4MOE_ISA_c && row->op == op && row->format == format && row->act == act &&
-        row->kind == kind && row->gated == gated)
+        row->form == form && row->kind == kind && row->gated == gated)
       return row;
   }
   die("no specification row");
@@ -126,11 +127,22 @@ static const fp4moe_kernel *find_c(fp4moe_op op, int format, int act, int kind, 
 }
 
 const fp4moe_kernel *check_spec(const fp4moe_kernel *row) {
-  return find_c(row->op, row->format, row->act, row->kind, row->gated);
+  return find_c(row->op, row->format, row->act, row->form, row->kind, row->gated);
 }
 
-const fp4moe_kernel *check_c_row(fp4moe_op op, int format, int act) {
-  return find_c(op, format, act, FP4MOE_ANY, FP4MOE_ANY);
+const fp4moe_kernel *check_c_quant(int act) {
+  return find_c(FP4MOE_OP_QUANT, FP4MOE_ANY, act, FP4MOE_ANY, FP4MOE_ANY, FP4MOE_ANY);
+}
+
+const fp4moe_kernel *check_c_unpack(int format, int form) {
+  for (size_t i = 0; i < fp4moe_kernel_count; i++) {
+    const fp4moe_kernel *row = &fp4moe_kernels[i];
+    if (row->isa == FP4MOE_ISA_c && row->op == FP4MOE_OP_UNPACK && row->format == format &&
+        row->form == form)
+      return row;
+  }
+  die("no unpack row");
+  return NULL;
 }
 
 /* ---- Failing and skipping ---- */

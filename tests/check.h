@@ -38,11 +38,12 @@ void check_test(CU_pSuite suite, const char *name, void (*test)(void));
 typedef void check_row_fn(const fp4moe_kernel *row);
 void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *test);
 
-/* The _c row of the same op, format, class and kind. */
+/* The _c row of the same op, format, class, form and kind. */
 const fp4moe_kernel *check_spec(const fp4moe_kernel *row);
 
-/* The _c row that unpacks `format` for class `act`, or quantises to it. */
-const fp4moe_kernel *check_c_row(fp4moe_op op, int format, int act);
+/* The _c row that quantises to class `act`, or unpacks `format` into `form`. */
+const fp4moe_kernel *check_c_quant(int act);
+const fp4moe_kernel *check_c_unpack(int format, int form);
 
 /* ---- Failing and skipping: inside of a running test ---- */
 

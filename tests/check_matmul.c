@@ -107,7 +107,7 @@ static void make_weights(matmul_case *c) {
 
 static void unpack_weights(matmul_case *c) {
   const size_t bytes = fp4_unpacked_bytes(c->act, c->k, c->group);
-  const fp4moe_kernel *unpack = check_c_row(FP4MOE_OP_UNPACK, (int)c->format, (int)c->act);
+  const fp4moe_kernel *unpack = check_c_unpack((int)c->format, c->row->form);
   c->unpacked_stride = bytes + 64 * check_below(3);
   c->unpacked = check_buffer((c->panels - 1) * c->unpacked_stride + bytes, c->side);
   for (size_t p = 0; p < c->panels; p++)
@@ -118,7 +118,7 @@ static void unpack_weights(matmul_case *c) {
 
 /* Rows stand in memory in reverse, so that the first ends at the guard page. */
 static void make_rows(matmul_case *c) {
-  const fp4moe_kernel *quant = check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, (int)c->act);
+  const fp4moe_kernel *quant = check_c_quant((int)c->act);
   const size_t bytes = fp4_row_bytes(c->act, c->k), distinct = c->same_row ? 1 : c->m;
   float *x = malloc(c->k * sizeof *x);
   uint8_t *data = check_buffer(distinct * bytes, c->side);

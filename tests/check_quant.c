@@ -220,7 +220,7 @@ static void test_every_pattern(const fp4moe_kernel *row) {
 /* ---- By hand ---- */
 
 static void quant_i8(const float *x, size_t k, uint8_t *row) {
-  check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, FP4MOE_ACT_I8)->fn.quant(x, FP4MOE_F32, k, row, 0, k, 1);
+  check_c_quant(FP4MOE_ACT_I8)->fn.quant(x, FP4MOE_F32, k, row, 0, k, 1);
 }
 
 static void test_i8_by_hand(void) {
@@ -253,7 +253,7 @@ static float column(const uint16_t *row, size_t i) {
 }
 
 static void test_mxfp8_by_hand(void) {
-  const fp4moe_kernel *c = check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, FP4MOE_ACT_MXFP8);
+  const fp4moe_kernel *c = check_c_quant(FP4MOE_ACT_MXFP8);
   _Alignas(64) uint16_t row[32];
   float x[32] = {448, 1, 0.07f, -27, 29, 0x1p-10f, 0x1.8p-9f}; /* s = 127: plain E4M3 */
   static const float want[7] = {448, 1, 0.0703125f, -28, 28, 0, 0x1p-8f};
@@ -271,7 +271,7 @@ static void test_mxfp8_by_hand(void) {
 }
 
 static void test_nvfp4_by_hand(void) {
-  const fp4moe_kernel *c = check_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, FP4MOE_ACT_NVFP4);
+  const fp4moe_kernel *c = check_c_quant(FP4MOE_ACT_NVFP4);
   _Alignas(64) uint16_t row[16];
   float x[16] = {6, -5, 3.5f, 2.5f, 1.75f, -1.25f, 0.75f, 0.25f, -0.2f}; /* SF = G = 4 */
   static const float want[9] = {6, -4, 4, 2, 2, -1, 1, 0, -0.0f};

@@ -160,6 +160,7 @@ static void dropped_entries(void) {
   dropped("rows=1 ", "rows=3 ", "rows");
   dropped("format=mxfp4", "format=fp8", "format");
   dropped("k_block=32", "k_block=33", "k_block");
+  dropped("unpack=fp4moe_unpack_mx_bf16_c", "unpack=fp4moe_unpack_mx_bf16x4_c", "unpack and gemm");
   dropped("ns=1000", "ns=99999999999999999999999", "ns");
   dropped("ns=1000", "ns=1000 color=red", "color");
   dropped("ns=1000", "ns", "not words");

@@ -143,23 +143,23 @@ static void expect_f32(const panel *p, uint8_t *out) {
     }
 }
 
-static void expect_bf16_panel(const panel *p, uint8_t *out) {
-  static const size_t pairs[4][2] = {{0, 2}, {4, 6}, {1, 3}, {5, 7}};
-  for (size_t k = 0; k < p->k; k += 2)
-    for (size_t row = 0; row < 16; row++)
-      for (size_t i = 0; i < 2; i++) {
-        uint32_t bits = weight_bits(p, k / 8 * 8 + pairs[k / 2 % 4][i], row);
-        CHECK((bits & 0xffff) == 0, "a weight with more than 8 bits");
-        memcpy(out + ((k / 2 * 16 + row) * 2 + i) * 2, (char *)&bits + 2, 2);
-      }
+/* `together` columns of a row side by side. */
+static void expect_pairs(const panel *p, size_t together, uint8_t *out) {
+  static const size_t order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+  for (size_t k = 0; k < p->k; k++)
+    for (size_t row = 0; row < 16; row++) {
+      uint32_t bits = weight_bits(p, k / 8 * 8 + order[k % 8], row);
+      CHECK((bits & 0xffff) == 0, "a weight with more than 8 bits");
+      memcpy(out + ((k / together * 16 + row) * together + k % together) * 2, (char *)&bits + 2, 2);
+    }
 }
 
-static void expect_i8(const panel *p, uint8_t *out) {
+static void expect_bytes(const panel *p, size_t together, int offset, uint8_t *out) {
   for (size_t k0 = 0; k0 < p->k; k0 += p->group) {
     for (size_t k = 0; k < p->group; k++)
       for (size_t row = 0; row < 16; row++)
-        out[(k / 4 * 16 + row) * 4 + k % 4] =
-            (uint8_t)(2 * e2m1_values[code_at(p, k0 + k, row)] + 12);
+        out[(k / together * 16 + row) * together + k % together] =
+            (uint8_t)(2 * e2m1_values[code_at(p, k0 + k, row)] + offset);
     out += p->group * 16;
     for (size_t row = 0; row < 16; row++, out += 4) {
       float s = (float)scale_value(p, k0, row);
@@ -177,12 +177,28 @@ static void check_panel(const fp4moe_kernel *row, const panel *p, int side) {
   const size_t bytes = fp4_unpacked_bytes((fp4moe_act_class)row->act, p->k, p->group);
   const size_t unit = row->act == FP4MOE_ACT_F32 ? 4 : row->act == FP4MOE_ACT_BF16 ? 2 : 1;
   uint8_t *got = check_buffer(bytes, side);
-  if (row->act == FP4MOE_ACT_F32)
+  switch (row->form) {
+  case FP4MOE_FORM_f32:
     expect_f32(p, want);
-  else if (row->act == FP4MOE_ACT_BF16)
-    expect_bf16_panel(p, want);
-  else
-    expect_i8(p, want);
+    break;
+  case FP4MOE_FORM_bf16:
+    expect_pairs(p, 2, want);
+    break;
+  case FP4MOE_FORM_bf16x4:
+    expect_pairs(p, 4, want);
+    break;
+  case FP4MOE_FORM_i8:
+    expect_bytes(p, 4, 12, want);
+    break;
+  case FP4MOE_FORM_s8:
+    expect_bytes(p, 4, 0, want);
+    break;
+  case FP4MOE_FORM_s8x8:
+    expect_bytes(p, 8, 0, want);
+    break;
+  default:
+    check_fail(__FILE__, __LINE__, "an unknown form %d", row->form);
+  }
   check_readonly(p->nibbles);
   check_readonly(p->scales);
   row->fn.unpack(p->nibbles, p->scales, p->k, got);
@@ -230,7 +246,7 @@ static void test_mx_edges(void) {
                {1, 2, 0x0080},    {2, 1, 0x0080},   {2, 9, 0x8080},   {252, 7, 0x7f40},
                {253, 7, 0x7f80},  {253, 6, 0x7f80}, {253, 5, 0x7f40}, {254, 3, 0x7f40},
                {254, 12, 0xff80}, {255, 0, 0x7fc0}, {255, 8, 0x7fc0}};
-  const fp4moe_kernel *row = check_c_row(FP4MOE_OP_UNPACK, FP4MOE_MXFP4, FP4MOE_ACT_BF16);
+  const fp4moe_kernel *row = check_c_unpack(FP4MOE_MXFP4, FP4MOE_FORM_bf16);
   for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) {
     uint16_t out[32 * 16];
     uint8_t nibbles[256], scales[16];

@@ -16,7 +16,7 @@ int op_same_bits(op_data *d, const fp4moe_kernel *kernel, size_t m, size_t panel
   void *got = allocate(d->out_bytes, 1);
   memcpy(got, d->out, d->out_bytes);
   memset(d->out, 0, d->out_bytes);
-  op_work work = op_call(d, op_c_row(kernel->op, &d->shape.desc), rows, panels, 0);
+  op_work work = op_call(d, op_c_row(kernel->op, kernel->form, &d->shape.desc), rows, panels, 0);
   int same = !memcmp(got, d->out, work.out_bytes);
   free(got);
   return same;
@@ -40,7 +40,7 @@ static void sums_of(const uint16_t *x, const float *panel, size_t k, double exac
 static void exact_panel(const op_data *d, size_t p, float *panel) {
   fp4moe_layer_desc desc = d->shape.desc;
   desc.precision = FP4MOE_PRECISION_F32;
-  op_c_row(FP4MOE_OP_UNPACK, &desc)
+  op_c_row(FP4MOE_OP_UNPACK, FP4MOE_FORM_f32, &desc)
       ->fn.unpack(d->nibbles + p * fp4_panel_bytes(d->k),
                   d->scales + p * fp4_panel_scale_bytes(d->k, d->group), d->k, panel);
 }

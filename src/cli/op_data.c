@@ -14,13 +14,25 @@
 
 enum { GEMV_PANELS = 4, EPILOGUE_PANELS = 6 };
 
-const fp4moe_kernel *op_c_row(fp4moe_op op, const fp4moe_layer_desc *desc) {
+const fp4moe_kernel *op_c_row(fp4moe_op op, int form, const fp4moe_layer_desc *desc) {
   static const fp4moe_request any = {.cap = FP4MOE_ISA_c};
   const fp4moe_selector s = {.request = &any};
   for (size_t i = 0; i < fp4moe_kernel_count; i++)
-    if (fp4moe_kernels[i].op == op && !fp4moe_judge(&s, desc, &fp4moe_kernels[i]))
+    if (fp4moe_kernels[i].op == op && (form == FP4MOE_ANY || fp4moe_kernels[i].form == form) &&
+        !fp4moe_judge(&s, desc, &fp4moe_kernels[i]))
       return &fp4moe_kernels[i];
   die("%s: no C row serves this layer", fp4moe_op_name(op));
+}
+
+/* Has the layer's class this form of panels? */
+static int op_has_form(int form, const fp4moe_layer_desc *desc) {
+  static const fp4moe_request any = {.cap = FP4MOE_ISA_c};
+  const fp4moe_selector s = {.request = &any};
+  for (size_t i = 0; i < fp4moe_kernel_count; i++)
+    if (fp4moe_kernels[i].op == FP4MOE_OP_UNPACK && fp4moe_kernels[i].form == form &&
+        !fp4moe_judge(&s, desc, &fp4moe_kernels[i]))
+      return 1;
+  return 0;
 }
 
 size_t op_panels(const fp4moe_kernel *kernel) {
@@ -58,7 +70,9 @@ static void lay_out_weights(op_data *d, uint8_t *base, size_t *used) {
   d->scales = part(base, used, d->all_panels * scales);
   fp4moe_act_class act = fp4moe_act_class_of(s->desc.precision);
   d->unpacked_stride = fp4_align(fp4_unpacked_bytes(act, d->k, d->group));
-  if (gemm) d->unpacked = part(base, used, d->all_panels * d->unpacked_stride);
+  for (int form = 0; gemm && form < FP4MOE_FORMS; form++)
+    if (op_has_form(form, &s->desc))
+      d->unpacked[form] = part(base, used, d->all_panels * d->unpacked_stride);
 }
 
 static void lay_out_rows(op_data *d, uint8_t *base, size_t *used) {
@@ -117,17 +131,18 @@ static void fill_weights(op_data *d, measure_rng *rng) {
   size_t panel = fp4_panel_bytes(d->k), scales = fp4_panel_scale_bytes(d->k, d->group);
   measure_random_bytes(rng, d->nibbles, d->all_panels * panel);
   random_scales(rng, d->shape.desc.format, d->k, d->scales, d->all_panels * scales);
-  for (size_t p = 0; d->unpacked && p < d->all_panels; p++)
-    op_c_row(FP4MOE_OP_UNPACK, &d->shape.desc)
-        ->fn.unpack(d->nibbles + p * panel, d->scales + p * scales, d->k,
-                    d->unpacked + p * d->unpacked_stride);
+  for (int form = 0; form < FP4MOE_FORMS; form++)
+    for (size_t p = 0; d->unpacked[form] && p < d->all_panels; p++)
+      op_c_row(FP4MOE_OP_UNPACK, form, &d->shape.desc)
+          ->fn.unpack(d->nibbles + p * panel, d->scales + p * scales, d->k,
+                      d->unpacked[form] + p * d->unpacked_stride);
 }
 
 static void fill_rows(op_data *d) {
   size_t bytes = fp4_row_bytes(fp4moe_act_class_of(d->shape.desc.precision), d->k);
   for (size_t r = 0; r < d->shape.rows; r++) {
     d->row[r] = d->row_data + r * bytes;
-    op_c_row(FP4MOE_OP_QUANT, &d->shape.desc)
+    op_c_row(FP4MOE_OP_QUANT, FP4MOE_ANY, &d->shape.desc)
         ->fn.quant(d->x + r * d->k, FP4MOE_BF16, d->k, d->row_data + r * bytes, 0, d->k, 1);
   }
 }
@@ -206,7 +221,7 @@ static op_work call_gemv(op_data *d, const fp4moe_kernel *kernel, const call *c)
 
 static op_work call_gemm(op_data *d, const fp4moe_kernel *kernel, const call *c) {
   fp4moe_matmul t = product(d, c);
-  t.weights = d->unpacked;
+  t.weights = d->unpacked[kernel->form];
   t.weights_stride = d->unpacked_stride;
   kernel->fn.matmul(&t);
   return matmul_work(d, c, 0);

@@ -20,8 +20,8 @@ typedef struct op_data {
   uint8_t *row_data; /* activation rows of x */
   const void **row;  /* [shape.rows] */
   size_t x_rows, all_panels;
-  uint8_t *nibbles, *scales; /* [all_panels] */
-  uint8_t *unpacked;         /* the same panels, for gemm */
+  uint8_t *nibbles, *scales;       /* [all_panels] */
+  uint8_t *unpacked[FP4MOE_FORMS]; /* the same panels in each form of the class, for gemm */
   size_t unpacked_stride;
   float *sums; /* for act, combine and store */
   size_t all_sums;
@@ -48,8 +48,8 @@ size_t op_panels(const fp4moe_kernel *kernel);
 /* Call number `turn`: m rows and `panels` panels of the inputs that are next. */
 op_work op_call(op_data *d, const fp4moe_kernel *kernel, size_t m, size_t panels, size_t turn);
 
-/* The C row of an op for a layer, which specifies the others. */
-const fp4moe_kernel *op_c_row(fp4moe_op op, const fp4moe_layer_desc *desc);
+/* The C row of an op and form (ANY: the first) for a layer, which specifies the others. */
+const fp4moe_kernel *op_c_row(fp4moe_op op, int form, const fp4moe_layer_desc *desc);
 
 /* Rows that op_same_bits and op_worst_error look at, from the first. */
 enum { OP_CHECKED_ROWS = 64 };
