@@ -3,6 +3,7 @@
  * libfp4moe_io is a library of its own (it needs a JSON parser), used beside libfp4moe:
  *
  *   fp4moe_checkpoint_open -> fp4moe_checkpoint_layers / _at -> fp4moe_checkpoint_load_layer
+ *                                                            or fp4moe_checkpoint_load_slice
  *
  * The rules of fp4moe.h hold here too: a call that fails changes nothing and leaves one line in
  * fp4moe_error_detail(), which names the file, the tensor or field, and both values. Files are
@@ -131,6 +132,45 @@ FP4MOE_API const fp4moe_checkpoint_layer *fp4moe_checkpoint_at(const fp4moe_chec
 FP4MOE_API fp4moe_status fp4moe_checkpoint_load_layer(const fp4moe_checkpoint *checkpoint, size_t i,
                                                       fp4moe_context *context,
                                                       const fp4moe_layer_desc *desc,
+                                                      fp4moe_layer **layer);
+
+/* ---- One rank of several --------------------------------------------------------------------- */
+
+/* What the ranks divide among them. Their outputs add up to the layer's.
+ *   EXPERTS       rank r has experts [r*E/ranks, (r+1)*E/ranks), whole
+ *   INTERMEDIATE  rank r has [r*I/ranks, (r+1)*I/ranks) of every expert: rows of gate and up,
+ *                 columns of down; the bias of down goes to rank 0 alone */
+typedef enum fp4moe_split {
+  FP4MOE_SPLIT_NONE = 0,
+  FP4MOE_SPLIT_EXPERTS,
+  FP4MOE_SPLIT_INTERMEDIATE
+} fp4moe_split;
+
+typedef struct fp4moe_slice {
+  size_t struct_size;
+  fp4moe_split split;
+  size_t rank, ranks; /* 0 <= rank < ranks; NONE: both are ignored */
+} fp4moe_slice;
+
+/* The desc of the rank's part of a layer: `whole` with fewer experts or a smaller intermediate
+ * size. *first (NULL = not wanted): its first expert, or where its part of I begins. INVALID, with
+ * the numbers: no such rank, fewer experts than ranks, I that ranks do not divide, or a part of I
+ * that cuts a group of scales (32 MXFP4, 16 NVFP4). */
+FP4MOE_API fp4moe_status fp4moe_slice_desc(const fp4moe_slice *slice,
+                                           const fp4moe_layer_desc *whole, fp4moe_layer_desc *part,
+                                           size_t *first);
+
+/* The expert_map of batches whose ids count the experts of the whole layer: map[whole->experts]
+ * gets the rank's own number of each expert, -1 for those of other ranks. INVALID: as above. */
+FP4MOE_API fp4moe_status fp4moe_slice_expert_map(const fp4moe_slice *slice,
+                                                 const fp4moe_layer_desc *whole, int32_t *map);
+
+/* fp4moe_checkpoint_load_layer of a rank's part. desc: the whole layer's, as there; slice NULL:
+ * all of it. Errors: as there and those of fp4moe_slice_desc. */
+FP4MOE_API fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, size_t i,
+                                                      fp4moe_context *context,
+                                                      const fp4moe_layer_desc *desc,
+                                                      const fp4moe_slice *slice,
                                                       fp4moe_layer **layer);
 
 #ifdef __cplusplus

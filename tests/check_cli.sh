@@ -102,6 +102,13 @@ if [ -s "$scratch/y.safetensors" ] && grep -q '"y"' "$scratch/y.safetensors"; th
   fail "run --output: no tensor y"
 fi
 
+expect 0 run "$gptoss" --input "$io" --rank 1 --ranks 2 --split experts
+expect 0 run "$gptoss" --rank 1 --ranks 3 --split intermediate --tokens 3
+expect 0 inspect "$gptoss" --rank 1 --ranks 3 --split intermediate
+prints 'rank 1 of 3: intermediate 32 to 63'
+expect 0 inspect "$gptoss" --rank 1 --ranks 2 --split experts
+prints 'experts 2 to 3'
+
 # ---- JSON
 
 if command -v python3 >/dev/null 2>&1; then
@@ -136,6 +143,14 @@ expect 2 run "$gptoss" --tokens
 says --tokens
 expect 2 run "$gptoss" --tokens 1x
 says 1x
+expect 2 run "$gptoss" --rank 1 --split experts
+says --ranks
+expect 2 run "$gptoss" --rank 2 --ranks 2 --split experts
+says --rank
+expect 2 run "$gptoss" --rank 1 --ranks 2 --split rows
+says rows
+expect 2 run "$gptoss" --rank 1 --ranks 2 --split intermediate
+says '96 / 2 ranks'
 expect 2 run "$gptoss" --layer 7
 says 'layer 7'
 expect 2 run "$gptoss" --precision mxfp8

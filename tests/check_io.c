@@ -530,5 +530,6 @@ void check_io(void) {
     check_test(suite, tests[i].name, tests[i].test);
   check_io_layers(suite);
   check_io_families(suite);
+  check_io_slices(suite);
   check_io_data();
 }

@@ -13,6 +13,9 @@ void check_io_layers(CU_pSuite suite);
 /* Families written by the tests (check_io_families.c). */
 void check_io_families(CU_pSuite suite);
 
+/* One rank of several (check_io_slices.c). */
+void check_io_slices(CU_pSuite suite);
+
 /* Suite "data" (check_io_data.c). */
 void check_io_data(void);
 

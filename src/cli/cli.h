@@ -9,7 +9,7 @@
 #include <getopt.h>
 #include <jansson.h>
 
-#include "fp4moe.h"
+#include "fp4moe_io.h"
 
 enum { EXIT_CHECK = 1, EXIT_ERROR = 2 };
 
@@ -56,6 +56,13 @@ fp4moe_activation parse_activation(const char *text);
 /* "silu", "swiglu_oai alpha 1.702 beta 1 limit 7", ...; in a buffer that the next call overwrites.
  */
 const char *activation_text(const fp4moe_activation *a);
+
+/* --rank R, --ranks N, --split experts|intermediate: all three or none. */
+typedef struct slice_options {
+  const char *rank, *ranks, *split; /* NULL = not given */
+} slice_options;
+/* Dies when some are missing. split NONE when none is given. */
+fp4moe_slice parse_slice(const slice_options *o);
 
 /* A context with the program's flags; lines of its log go to stderr. kernels: NULL = any. */
 fp4moe_context *open_context(size_t threads, const char *kernels);

@@ -9,12 +9,13 @@
 #include "fp4moe_io.h"
 
 static const char usage[] =
-    "usage: fp4moe inspect CHECKPOINT [--layer L]\n"
+    "usage: fp4moe inspect CHECKPOINT [--layer L] [--rank R --ranks N --split WORD]\n"
     "\n"
     "Lists the MoE layers of CHECKPOINT (a .safetensors file or a model directory): family, shape,\n"
     "format, activation, bytes, dtypes, and why a layer cannot be run.\n"
     "\n"
     "  --layer L   only layer L, with its tensors\n"
+    "  --rank R --ranks N --split experts|intermediate   also what rank R of N has of each layer\n"
     "  --help      this text\n";
 
 /* "U8 F8_E4M3 F32": each dtype once. */
@@ -82,33 +83,64 @@ static void print_tensors(const fp4moe_tensors *tensors, const fp4moe_checkpoint
   free(groups);
 }
 
-static size_t parse(int argc, char **argv, const char **path) {
-  enum { LAYER, HELP };
+typedef struct request {
+  const char *path;
+  size_t layer; /* SIZE_MAX = all */
+  fp4moe_slice slice;
+} request;
+
+static request parse(int argc, char **argv) {
+  enum { LAYER, RANK, RANKS, SPLIT, HELP };
   static const struct option options[] = {
-      {"layer", required_argument, NULL, LAYER}, {"help", no_argument, NULL, HELP}, {0}};
-  size_t layer = SIZE_MAX;
+      {"layer", required_argument, NULL, LAYER}, {"rank", required_argument, NULL, RANK},
+      {"ranks", required_argument, NULL, RANKS}, {"split", required_argument, NULL, SPLIT},
+      {"help", no_argument, NULL, HELP},         {0}};
+  request r = {.layer = SIZE_MAX};
+  slice_options words = {0};
+  const char **const texts[] = {
+      [RANK] = &words.rank, [RANKS] = &words.ranks, [SPLIT] = &words.split};
   for (int c; (c = next_option(argc, argv, options)) >= 0;) {
     if (c == HELP) print_usage(usage);
-    layer = parse_size("--layer", optarg, 0, SIZE_MAX - 1);
+    if (c == LAYER)
+      r.layer = parse_size("--layer", optarg, 0, SIZE_MAX - 1);
+    else
+      *texts[c] = optarg;
   }
-  *path = last_argument(argc, argv, "CHECKPOINT");
-  return layer;
+  r.path = last_argument(argc, argv, "CHECKPOINT");
+  r.slice = parse_slice(&words);
+  return r;
+}
+
+/* "  rank 1 of 2: experts 2 to 3", or why it cannot be cut so. */
+static void print_slice(const fp4moe_slice *slice, const fp4moe_checkpoint_layer *l) {
+  fp4moe_layer_desc part;
+  size_t first;
+  if (slice->split == FP4MOE_SPLIT_NONE || !l->fp4) return;
+  printf("  rank %zu of %zu: ", slice->rank, slice->ranks);
+  fp4moe_status status = fp4moe_slice_desc(slice, &l->desc, &part, &first);
+  if (status)
+    printf("%s: %s\n", fp4moe_status_name(status), fp4moe_error_detail());
+  else if (slice->split == FP4MOE_SPLIT_EXPERTS)
+    printf("experts %zu to %zu\n", first, first + part.experts - 1);
+  else
+    printf("intermediate %zu to %zu\n", first, first + part.intermediate - 1);
 }
 
 int command_inspect(int argc, char **argv) {
-  const char *path;
+  request r = parse(argc, argv);
   fp4moe_checkpoint *checkpoint;
-  size_t layer = parse(argc, argv, &path), shown = 0;
-  require(fp4moe_checkpoint_open(path, &checkpoint), NULL);
+  size_t shown = 0;
+  require(fp4moe_checkpoint_open(r.path, &checkpoint), NULL);
   const fp4moe_tensors *tensors = fp4moe_checkpoint_tensors(checkpoint);
   for (size_t i = 0; i < fp4moe_checkpoint_layers(checkpoint); i++) {
     const fp4moe_checkpoint_layer *l = fp4moe_checkpoint_at(checkpoint, i);
-    if (layer != SIZE_MAX && l->layer != layer) continue;
+    if (r.layer != SIZE_MAX && l->layer != r.layer) continue;
     print_layer(tensors, l);
-    if (layer != SIZE_MAX) print_tensors(tensors, l);
+    print_slice(&r.slice, l);
+    if (r.layer != SIZE_MAX) print_tensors(tensors, l);
     shown++;
   }
-  if (!shown && layer != SIZE_MAX) die("%s: no MoE layer %zu", path, layer);
+  if (!shown && r.layer != SIZE_MAX) die("%s: no MoE layer %zu", r.path, r.layer);
   if (!shown) printf("no MoE layer\n");
   fp4moe_checkpoint_close(checkpoint);
   return 0;

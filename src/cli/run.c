@@ -9,7 +9,7 @@ static const char usage[] =
     "usage: fp4moe run CHECKPOINT [--layer L] [--input IO.safetensors] [--output Y.safetensors]\n"
     "                  [--check NAME --tolerance T] [--precision P] [--activation NAME]\n"
     "                  [--alpha A --beta B --limit L] [--router-weight-on-input] [--tokens M]\n"
-    "                  [--threads N] [--json]\n"
+    "                  [--rank R --ranks N --split experts|intermediate] [--threads N] [--json]\n"
     "\n"
     "Runs MoE layers of CHECKPOINT (a .safetensors file or a model directory). With --input one\n"
     "layer on the tokens of IO: x [M,H], topk_ids [M,k], topk_weights [M,k]. Without it every FP4\n"
@@ -25,6 +25,8 @@ static const char usage[] =
     "  --alpha A --beta B --limit L   the activation's numbers (limit 0: none)\n"
     "  --router-weight-on-input       x times router weight enters (top-k 1)\n"
     "  --tokens M           with --input: its tokens, repeated to M; without: M random ones (1)\n"
+    "  --rank R --ranks N --split WORD  only what rank R of N has: some of the experts (the others'\n"
+    "                       ids add nothing) or of the intermediate size\n"
     "  --threads N          default: one per allowed core\n"
     "  --json               one JSON object instead of text\n"
     "  --help               this text\n";
@@ -44,6 +46,9 @@ enum {
   TOKENS,
   THREADS,
   JSON,
+  RANK,
+  RANKS,
+  SPLIT,
   HELP
 };
 
@@ -62,6 +67,9 @@ static const struct option options[] = {
     {"tokens", required_argument, NULL, TOKENS},
     {"threads", required_argument, NULL, THREADS},
     {"json", no_argument, NULL, JSON},
+    {"rank", required_argument, NULL, RANK},
+    {"ranks", required_argument, NULL, RANKS},
+    {"split", required_argument, NULL, SPLIT},
     {"help", no_argument, NULL, HELP},
     {0},
 };
@@ -70,7 +78,10 @@ static void take_text(run_options *o, int option, const char *text) {
   const char **const texts[] = {[INPUT] = &o->input,
                                 [OUTPUT] = &o->output,
                                 [CHECK] = &o->check,
-                                [ACTIVATION] = &o->activation};
+                                [ACTIVATION] = &o->activation,
+                                [RANK] = &o->slice_words.rank,
+                                [RANKS] = &o->slice_words.ranks,
+                                [SPLIT] = &o->slice_words.split};
   *texts[option] = text;
 }
 
@@ -126,6 +137,7 @@ static run_options parse(int argc, char **argv) {
   }
   o.path = last_argument(argc, argv, "CHECKPOINT");
   if (o.activation) parse_activation(o.activation);
+  o.slice = parse_slice(&o.slice_words);
   require_with(o.seen, OUTPUT, INPUT);
   require_with(o.seen, CHECK, INPUT);
   require_with(o.seen, CHECK, TOLERANCE);
@@ -149,6 +161,15 @@ fp4moe_layer_desc run_desc(const run_options *o, const fp4moe_checkpoint_layer *
   if (o->router_weight_on_input) desc.router_weight_on_input = 1;
   desc.precision = o->precision;
   return desc;
+}
+
+fp4moe_layer_desc run_load(const run_state *r, size_t i, const fp4moe_layer_desc *whole,
+                           fp4moe_layer **layer) {
+  const fp4moe_slice *slice = &r->options.slice;
+  fp4moe_layer_desc part;
+  require(fp4moe_slice_desc(slice, whole, &part, NULL), "slice");
+  require(fp4moe_checkpoint_load_slice(r->checkpoint, i, r->context, whole, slice, layer), NULL);
+  return part;
 }
 
 timing run_time(fp4moe_layer *layer, const fp4moe_batch *batch, void *workspace,

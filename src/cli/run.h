@@ -17,6 +17,8 @@ typedef struct run_options {
   unsigned seen;          /* options given, by bit */
   float alpha, beta, limit;
   int router_weight_on_input, json;
+  slice_options slice_words;
+  fp4moe_slice slice;
 } run_options;
 
 typedef struct run_state {
@@ -27,6 +29,11 @@ typedef struct run_state {
 
 /* What the layer is, with the options' overrides. Dies where it cannot be run. */
 fp4moe_layer_desc run_desc(const run_options *o, const fp4moe_checkpoint_layer *l);
+
+/* Loads layer i of the checkpoint as `whole` says, or this rank's part of it; the desc of what was
+ * loaded. */
+fp4moe_layer_desc run_load(const run_state *r, size_t i, const fp4moe_layer_desc *whole,
+                           fp4moe_layer **layer);
 
 typedef struct timing {
   double ms, weight_bytes; /* medians */

@@ -153,10 +153,10 @@ int run_input(run_state *r) {
   const run_options *o = &r->options;
   size_t i = choose_layer(r);
   const fp4moe_checkpoint_layer *l = fp4moe_checkpoint_at(r->checkpoint, i);
-  fp4moe_layer_desc desc = run_desc(o, l);
+  fp4moe_layer_desc whole = run_desc(o, l);
   fp4moe_layer *layer;
-  input in = read_input(o, desc.hidden);
-  require(fp4moe_checkpoint_load_layer(r->checkpoint, i, r->context, &desc, &layer), NULL);
+  input in = read_input(o, whole.hidden);
+  fp4moe_layer_desc desc = run_load(r, i, &whole, &layer);
   fp4moe_limits limits = {
       .struct_size = sizeof limits, .max_tokens = in.x.rows, .top_k = in.ids.columns};
   size_t bytes = fp4moe_workspace_bytes(layer, &limits);
@@ -164,7 +164,11 @@ int run_input(run_state *r) {
   float *y = allocate(in.x.rows * desc.hidden, sizeof *y);
   fp4moe_stats stats = {.struct_size = sizeof stats,
                         .expert_rows = allocate(desc.experts, sizeof(uint32_t))};
+  int32_t *map = allocate(whole.experts, sizeof *map);
   fp4moe_batch batch = make_batch(&in, y, &stats);
+  require(fp4moe_slice_expert_map(&o->slice, &whole, map), "slice");
+  batch.expert_map = map;
+  batch.expert_map_count = whole.experts;
   result v = {.ms = run_time(layer, &batch, workspace, bytes, NULL).ms};
   v.threads = stats.threads;
   fp4moe_layer_kernel_names(layer, stats.expert_rows, v.kernels, sizeof v.kernels);
@@ -176,6 +180,7 @@ int run_input(run_state *r) {
   free(workspace);
   free(y);
   free(stats.expert_rows);
+  free(map);
   free_input(&in);
   return judge(o, &v.diff);
 }

@@ -72,13 +72,13 @@ static void report_layer(const run_options *o, tour *t, const fp4moe_checkpoint_
 static void run_layer(run_state *r, tour *t, size_t i) {
   const run_options *o = &r->options;
   const fp4moe_checkpoint_layer *l = fp4moe_checkpoint_at(r->checkpoint, i);
-  fp4moe_layer_desc desc = run_desc(o, l);
-  size_t top_k = choose_top_k(l, &desc);
+  fp4moe_layer_desc whole = run_desc(o, l);
   fp4moe_layer *layer;
+  fp4moe_layer_desc desc = run_load(r, i, &whole, &layer);
+  size_t top_k = choose_top_k(l, &desc);
   fp4moe_stats stats = {.struct_size = sizeof stats};
   char kernels[2048];
   trial random;
-  require(fp4moe_checkpoint_load_layer(r->checkpoint, i, r->context, &desc, &layer), NULL);
   trial_init(&random, &desc, t->tokens, top_k, l->layer + 1);
   reserve(t, trial_workspace_bytes(&random, layer));
   difference d =

@@ -85,3 +85,18 @@ const char *activation_text(const fp4moe_activation *a) {
                     (double)fields[i].value);
   return text;
 }
+
+fp4moe_slice parse_slice(const slice_options *o) {
+  static const word splits[] = {
+      {"experts", FP4MOE_SPLIT_EXPERTS}, {"intermediate", FP4MOE_SPLIT_INTERMEDIATE}, {NULL, 0}};
+  fp4moe_slice slice = {.struct_size = sizeof slice};
+  if (!o->rank && !o->ranks && !o->split) return slice;
+  if (!o->rank || !o->ranks || !o->split)
+    die("--rank, --ranks and --split are given together; --%s is missing", !o->rank    ? "rank"
+                                                                           : !o->ranks ? "ranks"
+                                                                                       : "split");
+  slice.ranks = parse_size("--ranks", o->ranks, 1, 65536);
+  slice.rank = parse_size("--rank", o->rank, 0, slice.ranks - 1);
+  slice.split = (fp4moe_split)parse_word("--split", o->split, splits);
+  return slice;
+}

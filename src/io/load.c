@@ -9,37 +9,61 @@
 #include "io/tensors.h"
 #include "status.h"
 
+/* What of the layer is loaded. */
+struct part {
+  fp4moe_layer_desc desc;
+  fp4moe_split split;
+  size_t rank, first; /* first: expert, or of I */
+};
+
+/* The rank's share of I: rows of gate and up, columns of down. */
+static void cut_intermediate(const struct part *part, fp4moe_expert_weights *w) {
+  fp4moe_projection *down = &w->down;
+  size_t group = part->desc.format == FP4MOE_MXFP4 ? 32 : 16;
+  if (part->desc.activation.gated) w->gate = fp4moe_io_take_rows(&w->gate, part->first, 1);
+  w->up = fp4moe_io_take_rows(&w->up, part->first, 1);
+  down->codes = (const char *)down->codes + part->first / 2;
+  down->scales = (const char *)down->scales + part->first / group;
+  if (part->rank) down->bias = NULL;
+}
+
 /* The core's detail begins with the projection, "up scale [3][1] is NaN"; the tensor goes first. */
-static fp4moe_status name_scales(const struct io_reader *r, size_t expert, fp4moe_status status) {
+static fp4moe_status name_scales(const struct io_reader *r, const struct part *part, size_t expert,
+                                 fp4moe_status status) {
   static const char *const words[IO_PROJECTIONS] = {"gate ", "up ", "down "};
-  char text[256];
+  char text[256], from[60] = "";
   snprintf(text, sizeof text, "%s", fp4moe_error_detail());
+  if (part->split == FP4MOE_SPLIT_INTERMEDIATE)
+    snprintf(from, sizeof from, ", intermediate from %zu", part->first);
   for (int p = 0; p < IO_PROJECTIONS; p++) {
     if (strncmp(text, words[p], strlen(words[p])) != 0) continue;
     const fp4moe_tensor *tensor = fp4moe_io_reader_find(r, expert, p, IO_SCALES);
-    return fp4moe_fail(status, "%s: tensor '%.160s': expert %zu: %s", tensor->file, tensor->name,
-                       expert, text);
+    return fp4moe_fail(status, "%s: tensor '%.160s': expert %zu%s: %s", tensor->file, tensor->name,
+                       expert, from, text);
   }
   return status;
 }
 
-static fp4moe_status load_experts(struct io_reader *r, fp4moe_layer *layer) {
-  for (size_t e = 0; e < r->layer->info.desc.experts; e++) {
+static fp4moe_status load_experts(struct io_reader *r, const struct part *part,
+                                  fp4moe_layer *layer) {
+  size_t first = part->split == FP4MOE_SPLIT_EXPERTS ? part->first : 0;
+  for (size_t e = 0; e < part->desc.experts; e++) {
     fp4moe_expert_weights weights;
-    fp4moe_status status = fp4moe_io_reader_expert(r, e, &weights);
+    fp4moe_status status = fp4moe_io_reader_expert(r, first + e, &weights);
     if (status != FP4MOE_OK) return status;
+    if (part->split == FP4MOE_SPLIT_INTERMEDIATE) cut_intermediate(part, &weights);
     status = fp4moe_layer_set_expert(layer, e, &weights);
-    if (status != FP4MOE_OK) return name_scales(r, e, status);
+    if (status != FP4MOE_OK) return name_scales(r, part, first + e, status);
   }
   return fp4moe_layer_finish(layer);
 }
 
 static fp4moe_status load(const fp4moe_tensors *tensors, const struct io_layer *from,
-                          fp4moe_layer *layer) {
+                          const struct part *part, fp4moe_layer *layer) {
   struct io_reader reader;
   fp4moe_status status = fp4moe_io_reader_open(tensors, from, &reader);
   if (status != FP4MOE_OK) return status;
-  status = load_experts(&reader, layer);
+  status = load_experts(&reader, part, layer);
   fp4moe_io_reader_close(&reader);
   return status;
 }
@@ -64,9 +88,25 @@ static fp4moe_status check_desc(const struct io_layer *layer, const fp4moe_layer
   return FP4MOE_OK;
 }
 
-fp4moe_status fp4moe_checkpoint_load_layer(const fp4moe_checkpoint *checkpoint, size_t i,
+/* The desc of what is to be loaded, from the caller's words about the whole. */
+static fp4moe_status choose_part(const struct io_layer *from, const fp4moe_layer_desc *desc,
+                                 const fp4moe_slice *slice, struct part *part) {
+  static const fp4moe_slice all = {.struct_size = sizeof all};
+  fp4moe_layer_desc own;
+  if (!slice) slice = &all;
+  fp4moe_status status =
+      fp4moe_take_struct(&own, sizeof own, desc ? desc : &from->info.desc, "fp4moe_layer_desc");
+  if (status == FP4MOE_OK) status = check_desc(from, &own);
+  if (status == FP4MOE_OK) status = fp4moe_slice_desc(slice, &own, &part->desc, &part->first);
+  if (status != FP4MOE_OK) return status;
+  part->split = slice->split;
+  part->rank = slice->rank;
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, size_t i,
                                            fp4moe_context *context, const fp4moe_layer_desc *desc,
-                                           fp4moe_layer **layer) {
+                                           const fp4moe_slice *slice, fp4moe_layer **layer) {
   if (!checkpoint || !context || !layer)
     return fp4moe_fail(FP4MOE_INVALID, "fp4moe_checkpoint_load_layer: NULL argument");
   if (i >= checkpoint->count)
@@ -75,17 +115,21 @@ fp4moe_status fp4moe_checkpoint_load_layer(const fp4moe_checkpoint *checkpoint, 
   const struct io_layer *from = &checkpoint->layers[i];
   if (!from->info.fp4 || (!desc && from->info.status != FP4MOE_OK))
     return fp4moe_fail(from->info.status, "%s", from->info.reason);
-  fp4moe_layer_desc own;
+  struct part part;
   fp4moe_layer *made;
-  fp4moe_status status =
-      fp4moe_take_struct(&own, sizeof own, desc ? desc : &from->info.desc, "fp4moe_layer_desc");
-  if (status == FP4MOE_OK) status = check_desc(from, &own);
-  if (status == FP4MOE_OK) status = fp4moe_layer_begin(context, &own, &made);
+  fp4moe_status status = choose_part(from, desc, slice, &part);
+  if (status == FP4MOE_OK) status = fp4moe_layer_begin(context, &part.desc, &made);
   if (status != FP4MOE_OK) return status;
-  status = load(checkpoint->tensors, from, made);
+  status = load(checkpoint->tensors, from, &part, made);
   if (status == FP4MOE_OK)
     *layer = made;
   else
     fp4moe_layer_destroy(made);
   return status;
+}
+
+fp4moe_status fp4moe_checkpoint_load_layer(const fp4moe_checkpoint *checkpoint, size_t i,
+                                           fp4moe_context *context, const fp4moe_layer_desc *desc,
+                                           fp4moe_layer **layer) {
+  return fp4moe_checkpoint_load_slice(checkpoint, i, context, desc, NULL, layer);
 }
