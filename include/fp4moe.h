@@ -285,6 +285,82 @@ typedef struct fp4moe_batch {
 FP4MOE_API fp4moe_status fp4moe_layer_forward(fp4moe_layer *layer, const fp4moe_batch *batch,
                                               void *workspace, size_t workspace_bytes);
 
+/* ---- Router: from logits to expert ids and weights */
+
+/* The score of an expert from its logit l.
+ *   SOFTMAX        e^l / sum of e^l
+ *   SIGMOID        1 / (1 + e^-l)
+ *   SQRT_SOFTPLUS  sqrt(ln(1 + e^l)) */
+typedef enum fp4moe_scoring {
+  FP4MOE_SOFTMAX = 0,
+  FP4MOE_SIGMOID,
+  FP4MOE_SQRT_SOFTPLUS
+} fp4moe_scoring;
+
+/* How a token's logits become top_k ids and weights. An expert's key is its score (topk_first: its
+ * logit) + its bias. The top_k largest keys are chosen; of equal keys the lower id. Without bias
+ * and groups the logits are compared, which tells apart scores that only rounding makes equal.
+ * A chosen expert weighs its score, without the bias, times scale. Every field counts. */
+typedef struct fp4moe_router {
+  size_t struct_size;
+  size_t experts; /* E: logits of a token, 1..65536 */
+  size_t top_k;   /* 1..E, and no more than the chosen groups hold */
+  fp4moe_scoring scoring;
+  int topk_first;    /* 1: chosen by logit, then scored: the SOFTMAX of the chosen only */
+  int renormalize;   /* 1: weights / their sum, before scale; a sum of 0 leaves them 0. With
+                        topk_first SOFTMAX they sum to 1 as they are, and it must be 0 */
+  float scale;       /* > 0, finite; 1 where the model has none */
+  const float *bias; /* [E] correction bias, finite; NULL = none */
+  /* Experts are cut into `groups` equal runs of at least 2; a group's score is the sum of its two
+   * largest keys, and only the top_groups best groups (ties: the lower) are chosen from
+   * (DeepSeek-V3). At most 256 groups, which divide E. 0 or 1, with top_groups the same: none. */
+  size_t groups;
+  size_t top_groups;
+} fp4moe_router;
+
+/* The router of a model family, for `experts` and `top_k`:
+ *   "gpt-oss"      SOFTMAX of the top-k logits
+ *   "qwen3"        SOFTMAX, top-k, renormalised
+ *   "deepseek-v3"  SIGMOID, 4 of 8 groups, renormalised x 2.5
+ *   "deepseek-v4"  SQRT_SOFTPLUS, renormalised; scale is 0, to be set: the models differ
+ *   "llama-4"      top-k logits, SIGMOID of each
+ * The checkpoint's correction bias (deepseek-*) is the caller's to set, as are other groups and
+ * scale (n_group, topk_group, routed_scaling_factor of config.json). INVALID: an unknown name. */
+FP4MOE_API fp4moe_status fp4moe_router_preset(const char *name, size_t experts, size_t top_k,
+                                              fp4moe_router *router);
+
+/* Logits in, aligned to their elements; ids and weights out, of any alignment. None overlap. A row
+ * of ids is in descending order of keys. */
+typedef struct fp4moe_routing {
+  size_t struct_size;
+  size_t tokens;             /* M; 0 is fine */
+  const void *logits;        /* [M][E] */
+  fp4moe_dtype logits_dtype; /* F32, F16 or BF16 */
+  size_t logits_stride;      /* bytes; 0 = E elements */
+  void *topk_ids;            /* out: [M][top_k] */
+  fp4moe_dtype ids_dtype;    /* I32 or I64 */
+  size_t ids_stride;         /* bytes; 0 = top_k elements */
+  float *topk_weights;       /* out: [M][top_k] */
+  size_t weights_stride;     /* bytes; 0 = top_k elements */
+} fp4moe_routing;
+
+/* Routes on the calling thread, without workspace or allocation. Scores are computed in FP32 with
+ * the same bits on every ISA; a token's result depends on its logits only, so any split of the
+ * tokens over calls and threads gives the same. A token with a NaN key gets the ids 0..top_k-1 and
+ * NaN weights: its output is NaN, no other's. Infinite logits go through the formulas: -Inf is an
+ * expert that weighs 0, +Inf among SOFTMAX makes the weights NaN. INVALID: the field by name. */
+FP4MOE_API fp4moe_status fp4moe_route(const fp4moe_router *router, const fp4moe_routing *routing);
+
+/* Router and layer in one: fp4moe_route, over the threads of the batch, then fp4moe_layer_forward
+ * on its ids and weights; the same bits as the two calls. Of the batch tokens, top_k, ids and
+ * weights are not read, the routing has them; with an expert_map the router's E is the map's.
+ * Fails as either does: y is then untouched, ids and weights may be written. */
+FP4MOE_API fp4moe_status fp4moe_layer_forward_routed(fp4moe_layer *layer,
+                                                     const fp4moe_router *router,
+                                                     const fp4moe_routing *routing,
+                                                     const fp4moe_batch *batch, void *workspace,
+                                                     size_t workspace_bytes);
+
 /* ---- The same call in three, for dispatchers of one's own */
 
 /* Rows grouped by expert: rows of expert e are [expert_offsets[e], expert_offsets[e + 1]). */
