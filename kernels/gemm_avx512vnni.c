@@ -1,8 +1,10 @@
 /* gemm_avx512vnni.c - many int8 rows against unpacked u8 panels, the canonical chain of class i8.
  *
- * A tile keeps m x np sums of 16 columns in registers over all k of the call; within 32 k its
- * panels pass one after the other, so integer sums take m registers (MX) or 2m (NV). Tiles are
- * quick ones, in whose place a plain one steps where it must (matmul_i8_avx512.h).
+ * A tile keeps m x np sums of 16 columns in registers over all k of the call. Where integer sums of
+ * both panels fit beside them (6 rows of MX, 4 of NV, which need two a panel), the panels share
+ * each activation's load: half a load a dot, for cores that dot twice and load twice a cycle.
+ * Larger tiles pass their panels one after the other within 32 k. Tiles are quick ones, in whose
+ * place a plain one steps where it must (matmul_i8_avx512.h).
  *
  * Column tiles run outside, row tiles inside: np panels stay in L2 while all rows pass, and once a
  * quick tile finds scales that do not serve, the rows that follow are spared it. Rows are
@@ -23,6 +25,7 @@ typedef int tile_fn(const fp4moe_matmul *t, const place *at);
 
 /* of, m and np are constants where this is expanded. 0: nothing is stored. */
 FP4_INLINE int tile(const fp4moe_matmul *t, const place *at, size_t m, size_t np, fp4_i8_kind of) {
+  const size_t g = np * m <= (of.group == FP4_NV_GROUP ? 8 : 12) ? np : 1;
   const size_t ws = t->weights_stride, scales = 16 * of.group;
   const uint8_t *w = t->weights + at->panel * ws, *soon = at->soon;
   float *out = t->acc + at->row * t->acc_stride + 16 * at->panel;
@@ -39,15 +42,17 @@ FP4_INLINE int tile(const fp4moe_matmul *t, const place *at, size_t m, size_t np
       _mm_prefetch((const char *)soon + i, _MM_HINT_T1);
     soon += at->soon_bytes;
     for (; to.q < stop; fp4_parts_step(&to), w += 32 / of.group * fp4_codes_step(of)) {
-      FP4_UNROLL for (size_t p = 0; p < np; p++) {
+      FP4_UNROLL for (size_t p = 0; p < np; p += g) {
+        const fp4_block here = {w + p * ws, w + p * ws + scales, ws, ws, g};
         fp4_forget(&to, of.group);
-        fp4_i8_block(row, m, to, w + p * ws, w + p * ws + scales, 32, of, &seen, acc[p]);
+        fp4_i8_block(row, m, to, here, 32, of, &seen, acc + p);
       }
     }
   }
-  if (of.group == FP4_NV_GROUP && t->k % 32)
-    FP4_UNROLL for (size_t p = 0; p < np; p++)
-        fp4_i8_block(row, m, to, w + p * ws, w + p * ws + scales, 16, of, &seen, acc[p]);
+  if (of.group == FP4_NV_GROUP && t->k % 32) FP4_UNROLL for (size_t p = 0; p < np; p++) {
+      const fp4_block here = {w + p * ws, w + p * ws + scales, ws, ws, 1};
+      fp4_i8_block(row, m, to, here, 16, of, &seen, acc + p);
+    }
   if (of.quick && !fp4_within(&seen, of.group, &at->limits)) return 0;
   fp4_i8_close(t, out, m, np, of, acc);
   return 1;
@@ -62,19 +67,13 @@ FP4_INLINE int tile(const fp4moe_matmul *t, const place *at, size_t m, size_t np
 #define NV(m, np)       TILE(nv, FP4_NV_GROUP, m, np, quick, FP4_QUICK)
 #define MX_PLAIN(m, np) TILE(mx, FP4_MX_GROUP, m, np, plain, FP4_PLAIN)
 #define NV_PLAIN(m, np) TILE(nv, FP4_NV_GROUP, m, np, plain, FP4_PLAIN)
-#define UP_TO_4(X, np)  X(1, np) X(2, np) X(3, np) X(4, np)
-#define UP_TO_5(X, np)  UP_TO_4(X, np) X(5, np)
-#define UP_TO_6(X, np)  UP_TO_5(X, np) X(6, np)
+#define UP_TO_6(X, np)  X(1, np) X(2, np) X(3, np) X(4, np) X(5, np) X(6, np)
 #define UP_TO_8(X, np)  UP_TO_6(X, np) X(7, np) X(8, np)
 
 UP_TO_8(MX, 1)
 UP_TO_8(MX, 2)
-UP_TO_6(MX, 3)
-UP_TO_5(MX, 4)
 UP_TO_8(NV, 1)
 UP_TO_6(NV, 2)
-UP_TO_5(NV, 3)
-UP_TO_4(NV, 4)
 UP_TO_8(MX_PLAIN, 1)
 UP_TO_8(NV_PLAIN, 1)
 
@@ -83,10 +82,8 @@ UP_TO_8(NV_PLAIN, 1)
 #define NV_ENTRY(m, np)       [np - 1][m - 1] = NAME(nv, m, np, quick),
 #define MX_PLAIN_ENTRY(m, np) [m - 1] = NAME(mx, m, np, plain),
 #define NV_PLAIN_ENTRY(m, np) [m - 1] = NAME(nv, m, np, plain),
-static tile_fn *const mx_quick[FP4_I8_NP][FP4_I8_M] = {
-    UP_TO_8(MX_ENTRY, 1) UP_TO_8(MX_ENTRY, 2) UP_TO_6(MX_ENTRY, 3) UP_TO_5(MX_ENTRY, 4)};
-static tile_fn *const nv_quick[FP4_I8_NP][FP4_I8_M] = {
-    UP_TO_8(NV_ENTRY, 1) UP_TO_6(NV_ENTRY, 2) UP_TO_5(NV_ENTRY, 3) UP_TO_4(NV_ENTRY, 4)};
+static tile_fn *const mx_quick[FP4_I8_NP][FP4_I8_M] = {UP_TO_8(MX_ENTRY, 1) UP_TO_8(MX_ENTRY, 2)};
+static tile_fn *const nv_quick[FP4_I8_NP][FP4_I8_M] = {UP_TO_8(NV_ENTRY, 1) UP_TO_6(NV_ENTRY, 2)};
 static tile_fn *const mx_plain[FP4_I8_M] = {UP_TO_8(MX_PLAIN_ENTRY, 1)};
 static tile_fn *const nv_plain[FP4_I8_M] = {UP_TO_8(NV_PLAIN_ENTRY, 1)};
 
@@ -123,9 +120,7 @@ static void gemm_avx512vnni(const fp4moe_matmul *t, size_t group, size_t mr, siz
     gemm_avx512vnni(t, group, mr, nr);                                                             \
   }
 
+VARIANT(mx, FP4_MX_GROUP, 6, 32)
 VARIANT(mx, FP4_MX_GROUP, 8, 32)
-VARIANT(mx, FP4_MX_GROUP, 6, 48)
-VARIANT(mx, FP4_MX_GROUP, 5, 64)
+VARIANT(nv, FP4_NV_GROUP, 4, 32)
 VARIANT(nv, FP4_NV_GROUP, 6, 32)
-VARIANT(nv, FP4_NV_GROUP, 5, 48)
-VARIANT(nv, FP4_NV_GROUP, 4, 64)

@@ -10,8 +10,10 @@
  * BF16 come here. E4M3 scales are used 2^-8 too small and acc is multiplied by 2^8 at the end.
  *
  * A block's dots wait for each other, so few rows take more panels at once: m * np chains are in
- * flight, as many as registers allow. Prefetches go to L2 only: the ones into L1 hold the buffers
- * that its own misses need and cost some 6 % of the memory's speed. */
+ * flight, as many as registers allow. Panels also share each activation's load, which is why 7 and
+ * 8 rows take two although their acc must then wait in the first-level cache for a block's end.
+ * Prefetches go to L2 only: the ones into L1 hold the buffers that its own misses need and cost
+ * some 6 % of the memory's speed. */
 #include "decode_avx512.h"
 #include "kernel.h"
 
@@ -71,6 +73,7 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, size_t group, size_t 
         FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r][p] =
             _mm512_fmadd_ps(dot[r][p], scale, acc[r][p]);
       }
+      if (m > 6) __asm__("" : "+m"(acc)); /* keeps them out of registers */
     }
   }
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
@@ -103,8 +106,8 @@ FP4_INLINE void panels(const fp4moe_matmul *t, size_t group, size_t m, size_t np
       CASE(group, 4, 2)                                                                            \
       CASE(group, 5, 2)                                                                            \
       CASE(group, 6, 2)                                                                            \
-      CASE(group, 7, 1)                                                                            \
-      CASE(group, 8, 1)                                                                            \
+      CASE(group, 7, 2)                                                                            \
+      CASE(group, 8, 2)                                                                            \
     }                                                                                              \
   }
 

@@ -1,8 +1,10 @@
 /* gemv_i8_avx512.h - few int8 rows against FP4 panels, nibbles decoded in registers: one body, and
  * a way of looking codes up for each ISA that expands it (i8_avx512.h).
  *
- * The panels of a tile pass one after the other within 32 k: their sums do not wait for one
- * another, and take m registers only. Prefetches go to L2 (gemv_avx512bf16.c says why). */
+ * Where activations of three rows or more would be most of what is loaded, two panels share each:
+ * a dot then costs half a load, and from 6 rows up their sums over k wait in the first-level cache
+ * for the end of a block. Other panels of a tile pass one after the other within 32 k.
+ * Prefetches go to L2 (gemv_avx512bf16.c says why). */
 #ifndef FP4MOE_GEMV_I8_AVX512_H
 #define FP4MOE_GEMV_I8_AVX512_H
 
@@ -12,6 +14,7 @@
 FP4_INLINE int fp4_gemv_tile(const fp4moe_matmul *t, size_t panel, size_t m, size_t np,
                              fp4_i8_kind of, const fp4_limits *limits) {
   const size_t ws = t->weights_stride, ss = t->scales_stride;
+  const size_t g = m > 2 && np == 2 ? 2 : 1; /* panels that share loads */
   const uint8_t *w = t->weights + panel * ws, *s = t->scales + panel * ss;
   float *out = t->acc + 16 * panel;
   fp4_parts at = fp4_parts_at(t->row_k, t->k0);
@@ -35,14 +38,19 @@ FP4_INLINE int fp4_gemv_tile(const fp4moe_matmul *t, size_t panel, size_t m, siz
         _mm_prefetch((const char *)s + p * ss + 2 * ahead / of.group, _MM_HINT_T1);
         soon += ws;
         __asm__("" : "+r"(soon)); /* or each line's address is hoisted, and spilled */
-        fp4_forget(&at, of.group);
-        fp4_i8_block(row, m, at, w + p * ws, s + p * ss, 32, of, &seen, acc[p]);
       }
+      FP4_UNROLL for (size_t p = 0; p < np; p += g) {
+        const fp4_block here = {w + p * ws, s + p * ss, ws, ss, g};
+        fp4_forget(&at, of.group);
+        fp4_i8_block(row, m, at, here, 32, of, &seen, acc + p);
+      }
+      if (m * np > 10) __asm__("" : "+m"(acc)); /* keeps them out of registers */
     }
   }
-  if (of.group == FP4_NV_GROUP && t->k % 32)
-    FP4_UNROLL for (size_t p = 0; p < np; p++)
-        fp4_i8_block(row, m, at, w + p * ws, s + p * ss, 16, of, &seen, acc[p]);
+  if (of.group == FP4_NV_GROUP && t->k % 32) FP4_UNROLL for (size_t p = 0; p < np; p++) {
+      const fp4_block here = {w + p * ws, s + p * ss, ws, ss, 1};
+      fp4_i8_block(row, m, at, here, 16, of, &seen, acc + p);
+    }
   if (of.quick && !fp4_within(&seen, of.group, limits)) return 0;
   fp4_i8_close(t, out, m, np, of, acc);
   return 1;
@@ -84,9 +92,9 @@ FP4_INLINE void fp4_gemv_panels(const fp4moe_matmul *t, size_t m, size_t np, fp4
       FP4_GEMV_CASE(group, codes, 3, 2)                                                            \
       FP4_GEMV_CASE(group, codes, 4, 2)                                                            \
       FP4_GEMV_CASE(group, codes, 5, 2)                                                            \
-      FP4_GEMV_CASE(group, codes, 6, 2)                                                            \
-      FP4_GEMV_CASE(group, codes, 7, 1)                                                            \
-      FP4_GEMV_CASE(group, codes, 8, 1)                                                            \
+      FP4_GEMV_CASE(group, codes, 6, (group) == FP4_MX_GROUP ? 2 : 1)                              \
+      FP4_GEMV_CASE(group, codes, 7, (group) == FP4_MX_GROUP ? 2 : 1)                              \
+      FP4_GEMV_CASE(group, codes, 8, (group) == FP4_MX_GROUP ? 2 : 1)                              \
     }                                                                                              \
   }
 

@@ -116,59 +116,89 @@ FP4_INLINE int fp4_within(const fp4_seen *x, size_t group, const fp4_limits *l) 
          !_mm512_cmpgt_epu32_mask(x->most, _mm512_set1_epi32((int)l->most));
 }
 
-/* ---- Integer sums ---- */
+/* ---- Integer sums: of g panels, ws bytes apart, that share each activation's load ---- */
 
-/* b[r] += the dots of n columns at row + q; n is a constant. */
-FP4_INLINE void fp4_dots(const char *const *row, size_t m, size_t q, const uint8_t *w, size_t n,
-                         fp4_codes_fn *codes, __m512i *b) {
+/* b[p][r] += the dots of n columns at row + q; g and n are constants. */
+FP4_INLINE void fp4_dots(const char *const *row, size_t m, size_t q, const uint8_t *w, size_t ws,
+                         size_t g, size_t n, fp4_codes_fn *codes, __m512i (*b)[FP4_I8_M]) {
   FP4_UNROLL for (size_t v = 0; v < n / 8; v++) {
-    const fp4_codes c =
-        codes ? codes(_mm512_load_si512(w + 64 * v))
-              : (fp4_codes){_mm512_load_si512(w + 128 * v), _mm512_load_si512(w + 128 * v + 64)};
-    FP4_UNROLL for (size_t r = 0; r < m; r++) b[r] =
-        _mm512_dpbusd_epi32(b[r], c.lo, fp4_pair_everywhere(row[r] + q + 8 * v));
-    FP4_UNROLL for (size_t r = 0; r < m; r++) b[r] =
-        _mm512_dpbusd_epi32(b[r], c.hi, fp4_pair_everywhere(row[r] + q + 8 * v + 4));
+    __m512i c[2][FP4_I8_NP];
+    FP4_UNROLL for (size_t p = 0; p < g; p++) {
+      const uint8_t *at = w + p * ws;
+      const fp4_codes two = codes ? codes(_mm512_load_si512(at + 64 * v))
+                                  : (fp4_codes){_mm512_load_si512(at + 128 * v),
+                                                _mm512_load_si512(at + 128 * v + 64)};
+      c[0][p] = two.lo, c[1][p] = two.hi;
+    }
+    FP4_UNROLL for (size_t half = 0; half < 2; half++) {
+      FP4_UNROLL for (size_t r = 0; r < m; r++) {
+        const __m512i x = fp4_pair_everywhere(row[r] + q + 8 * v + 4 * half);
+        FP4_UNROLL for (size_t p = 0; p < g; p++) b[p][r] =
+            _mm512_dpbusd_epi32(b[p][r], c[half][p], x);
+      }
+    }
   }
 }
 
-/* b[r] = the exact sums of one group; start says where in a row its -12 * sum is. */
+/* b[p][r] = the exact sums of one group; start says where in a row its -12 * sum is. */
 FP4_INLINE void fp4_group_sums(const char *const *row, size_t m, size_t q, size_t start,
-                               const uint8_t *w, fp4_i8_kind of, __m512i *b) {
-  FP4_UNROLL for (size_t r = 0; r < m; r++) b[r] = fp4_pair_everywhere(row[r] + start);
-  fp4_dots(row, m, q, w, of.group, of.codes, b);
+                               const uint8_t *w, size_t ws, size_t g, fp4_i8_kind of,
+                               __m512i (*b)[FP4_I8_M]) {
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    const __m512i x = fp4_pair_everywhere(row[r] + start);
+    FP4_UNROLL for (size_t p = 0; p < g; p++) b[p][r] = x;
+  }
+  fp4_dots(row, m, q, w, ws, g, of.group, of.codes, b);
 }
 
-/* ---- Blocks: n columns, 32 or the 16 at the end of a row, of one panel into acc[r] ---- */
+/* ---- Blocks: n columns, 32 or the 16 at the end of a row, of g panels into acc[p][r] ---- */
+
+/* The panels of a block, and bytes from one to the next. */
+typedef struct fp4_block {
+  const uint8_t *w, *s;
+  size_t ws, ss, g;
+} fp4_block;
 
 FP4_INLINE __m512 fp4_plain_scales(const uint8_t *s, fp4_i8_kind of) {
   return of.codes ? fp4_group_scales(s, of.group) : _mm512_load_ps(s);
 }
 
-FP4_INLINE void fp4_plain_mx(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, fp4_i8_kind of, __m512 *acc) {
-  const __m512 scale = fp4_plain_scales(s, of);
-  __m512i b[FP4_I8_M];
-  fp4_group_sums(row, m, at.q, at.sum, w, of, b);
-  FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r] = _mm512_fmadd_ps(
-      _mm512_cvtepi32_ps(b[r]), _mm512_mul_ps(fp4_float_everywhere(row[r] + at.d), scale), acc[r]);
+FP4_INLINE void fp4_plain_mx(const char *const *row, size_t m, fp4_parts at, fp4_block k,
+                             fp4_i8_kind of, __m512 (*acc)[FP4_I8_M]) {
+  __m512i b[FP4_I8_NP][FP4_I8_M];
+  fp4_group_sums(row, m, at.q, at.sum, k.w, k.ws, k.g, of, b);
+  FP4_UNROLL for (size_t p = 0; p < k.g; p++) {
+    const __m512 scale = fp4_plain_scales(k.s + p * k.ss, of);
+    FP4_UNROLL for (size_t r = 0; r < m; r++) acc[p][r] =
+        _mm512_fmadd_ps(_mm512_cvtepi32_ps(b[p][r]),
+                        _mm512_mul_ps(fp4_float_everywhere(row[r] + at.d), scale), acc[p][r]);
+  }
 }
 
-FP4_INLINE void fp4_plain_nv(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, size_t n, fp4_i8_kind of, __m512 *acc) {
-  const __m512 s0 = fp4_plain_scales(s, of);
-  __m512i b[FP4_I8_M];
-  __m512 two[FP4_I8_M];
-  fp4_group_sums(row, m, at.q, at.half, w, of, b);
-  FP4_UNROLL for (size_t r = 0; r < m; r++) two[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(b[r]), s0);
-  if (n == 32) {
-    const __m512 s1 = fp4_plain_scales(s + fp4_scales_step(of), of);
-    fp4_group_sums(row, m, at.q + 16, at.half + 4, w + fp4_codes_step(of), of, b);
-    FP4_UNROLL for (size_t r = 0; r < m; r++) two[r] =
-        _mm512_fmadd_ps(_mm512_cvtepi32_ps(b[r]), s1, two[r]);
+FP4_INLINE void fp4_plain_nv(const char *const *row, size_t m, fp4_parts at, fp4_block k, size_t n,
+                             fp4_i8_kind of, __m512 (*acc)[FP4_I8_M]) {
+  __m512i b[FP4_I8_NP][FP4_I8_M];
+  __m512 two[FP4_I8_NP][FP4_I8_M];
+  fp4_group_sums(row, m, at.q, at.half, k.w, k.ws, k.g, of, b);
+  FP4_UNROLL for (size_t p = 0; p < k.g; p++) {
+    const __m512 s0 = fp4_plain_scales(k.s + p * k.ss, of);
+    FP4_UNROLL for (size_t r = 0; r < m; r++) two[p][r] =
+        _mm512_mul_ps(_mm512_cvtepi32_ps(b[p][r]), s0);
   }
-  FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r] =
-      _mm512_fmadd_ps(two[r], fp4_float_everywhere(row[r] + at.d), acc[r]);
+  if (n == 32) {
+    k.w += fp4_codes_step(of), k.s += fp4_scales_step(of);
+    fp4_group_sums(row, m, at.q + 16, at.half + 4, k.w, k.ws, k.g, of, b);
+    FP4_UNROLL for (size_t p = 0; p < k.g; p++) {
+      const __m512 s1 = fp4_plain_scales(k.s + p * k.ss, of);
+      FP4_UNROLL for (size_t r = 0; r < m; r++) two[p][r] =
+          _mm512_fmadd_ps(_mm512_cvtepi32_ps(b[p][r]), s1, two[p][r]);
+    }
+  }
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    const __m512 d = fp4_float_everywhere(row[r] + at.d);
+    FP4_UNROLL for (size_t p = 0; p < k.g; p++) acc[p][r] =
+        _mm512_fmadd_ps(two[p][r], d, acc[p][r]);
+  }
 }
 
 /* s << 23: the scale where it is normal, and outside of any limits where it is not. */
@@ -177,19 +207,25 @@ FP4_INLINE __m512i fp4_scale_bits(const uint8_t *s, fp4_i8_kind of) {
   return _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)s)), 23);
 }
 
-FP4_INLINE void fp4_quick_mx(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, fp4_i8_kind of, fp4_seen *x, __m512 *acc) {
-  const __m512i bits = fp4_scale_bits(s, of);
-  const __m512i magic = _mm512_add_epi32(bits, _mm512_set1_epi32((23 << 23) + (1 << 22)));
-  __m512i b[FP4_I8_M];
-  x->least = _mm512_min_epu32(x->least, bits);
-  x->most = _mm512_max_epu32(x->most, bits);
-  FP4_UNROLL for (size_t r = 0; r < m; r++) b[r] =
-      _mm512_add_epi32(magic, fp4_pair_everywhere(row[r] + at.sum));
-  fp4_dots(row, m, at.q, w, 32, of.codes, b);
-  FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r] =
-      _mm512_fmadd_ps(_mm512_sub_ps(_mm512_castsi512_ps(b[r]), _mm512_castsi512_ps(magic)),
-                      fp4_float_everywhere(row[r] + at.d), acc[r]);
+FP4_INLINE void fp4_quick_mx(const char *const *row, size_t m, fp4_parts at, fp4_block k,
+                             fp4_i8_kind of, fp4_seen *x, __m512 (*acc)[FP4_I8_M]) {
+  __m512i b[FP4_I8_NP][FP4_I8_M], magic[FP4_I8_NP];
+  FP4_UNROLL for (size_t p = 0; p < k.g; p++) {
+    const __m512i bits = fp4_scale_bits(k.s + p * k.ss, of);
+    magic[p] = _mm512_add_epi32(bits, _mm512_set1_epi32((23 << 23) + (1 << 22)));
+    x->least = _mm512_min_epu32(x->least, bits);
+    x->most = _mm512_max_epu32(x->most, bits);
+  }
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    const __m512i sum = fp4_pair_everywhere(row[r] + at.sum);
+    FP4_UNROLL for (size_t p = 0; p < k.g; p++) b[p][r] = _mm512_add_epi32(magic[p], sum);
+  }
+  fp4_dots(row, m, at.q, k.w, k.ws, k.g, 32, of.codes, b);
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    const __m512 d = fp4_float_everywhere(row[r] + at.d);
+    FP4_UNROLL for (size_t p = 0; p < k.g; p++) acc[p][r] = _mm512_fmadd_ps(
+        _mm512_sub_ps(_mm512_castsi512_ps(b[p][r]), _mm512_castsi512_ps(magic[p])), d, acc[p][r]);
+  }
 }
 
 /* The low halves of each lane: that of a below, of b above. */
@@ -205,26 +241,31 @@ FP4_INLINE __m512i fp4_scale_x64(const uint8_t *s, fp4_seen *x) {
   return _mm512_castps_si512(sum);
 }
 
-FP4_INLINE void fp4_quick_nv(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, size_t n, fp4_i8_kind of, fp4_seen *x, __m512 *acc) {
-  __m512i b0[FP4_I8_M], b1[FP4_I8_M], scales = fp4_scale_x64(s, x), second;
-  fp4_group_sums(row, m, at.q, at.half, w, of, b0);
-  if (n == 32) fp4_group_sums(row, m, at.q + 16, at.half + 4, w + fp4_codes_step(of), of, b1);
-  second = n == 32 ? fp4_scale_x64(s + fp4_scales_step(of), x) : _mm512_setzero_si512();
-  scales = fp4_low_halves(scales, second);
-  FP4_UNROLL for (size_t r = 0; r < m; r++) {
-    const __m512i both = n == 32 ? fp4_low_halves(b0[r], b1[r]) : b0[r];
-    acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(both, scales)),
-                             fp4_float_everywhere(row[r] + at.d), acc[r]);
+FP4_INLINE void fp4_quick_nv(const char *const *row, size_t m, fp4_parts at, fp4_block k, size_t n,
+                             fp4_i8_kind of, fp4_seen *x, __m512 (*acc)[FP4_I8_M]) {
+  __m512i b0[FP4_I8_NP][FP4_I8_M], b1[FP4_I8_NP][FP4_I8_M];
+  const size_t codes = fp4_codes_step(of), step = fp4_scales_step(of);
+  fp4_group_sums(row, m, at.q, at.half, k.w, k.ws, k.g, of, b0);
+  if (n == 32) fp4_group_sums(row, m, at.q + 16, at.half + 4, k.w + codes, k.ws, k.g, of, b1);
+  FP4_UNROLL for (size_t p = 0; p < k.g; p++) {
+    const uint8_t *s = k.s + p * k.ss;
+    const __m512i first = fp4_scale_x64(s, x);
+    const __m512i second = n == 32 ? fp4_scale_x64(s + step, x) : _mm512_setzero_si512();
+    const __m512i scales = fp4_low_halves(first, second);
+    FP4_UNROLL for (size_t r = 0; r < m; r++) {
+      const __m512i both = n == 32 ? fp4_low_halves(b0[p][r], b1[p][r]) : b0[p][r];
+      acc[p][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(both, scales)),
+                                  fp4_float_everywhere(row[r] + at.d), acc[p][r]);
+    }
   }
 }
 
-FP4_INLINE void fp4_i8_block(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, size_t n, fp4_i8_kind of, fp4_seen *x, __m512 *acc) {
-  if (of.group == FP4_MX_GROUP && of.quick) fp4_quick_mx(row, m, at, w, s, of, x, acc);
-  if (of.group == FP4_MX_GROUP && !of.quick) fp4_plain_mx(row, m, at, w, s, of, acc);
-  if (of.group == FP4_NV_GROUP && of.quick) fp4_quick_nv(row, m, at, w, s, n, of, x, acc);
-  if (of.group == FP4_NV_GROUP && !of.quick) fp4_plain_nv(row, m, at, w, s, n, of, acc);
+FP4_INLINE void fp4_i8_block(const char *const *row, size_t m, fp4_parts at, fp4_block k, size_t n,
+                             fp4_i8_kind of, fp4_seen *x, __m512 (*acc)[FP4_I8_M]) {
+  if (of.group == FP4_MX_GROUP && of.quick) fp4_quick_mx(row, m, at, k, of, x, acc);
+  if (of.group == FP4_MX_GROUP && !of.quick) fp4_plain_mx(row, m, at, k, of, acc);
+  if (of.group == FP4_NV_GROUP && of.quick) fp4_quick_nv(row, m, at, k, n, of, x, acc);
+  if (of.group == FP4_NV_GROUP && !of.quick) fp4_plain_nv(row, m, at, k, n, of, acc);
 }
 
 /* ---- A tile's corner, m rows from `row` x np panels at `out` ---- */
