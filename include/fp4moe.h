@@ -78,20 +78,34 @@ typedef enum fp4moe_precision {
   FP4MOE_PRECISION_INT8
 } fp4moe_precision;
 
+/* What stands between the matmuls, in FP32, of g the gate and u the up projection; ungated, of u
+ * alone. sigmoid(x) = 1 / (1 + e^-x), clamp(x, L) = max(min(x, L), -L).
+ *   SILU        g' sigmoid(g') clamp(u, limit), g' = min(g, limit); ungated: u sigmoid(u)
+ *   SWIGLU_OAI  (clamp(u, limit) + beta) g' sigmoid(alpha g'), g' = min(g, limit); gated
+ *   RELU2       max(u, 0)^2; ungated
+ *   SWIGLUSTEP  min(g sigmoid(g), limit) clamp(u, limit); gated
+ *   GELU        gelu(g) u, gelu(x) = x (1 + erf(x / sqrt(2))) / 2; ungated: gelu(u)
+ *   GELU_TANH   the same with gelu(x) = x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2
+ *   SITU        beta tanh(g / beta) sigmoid(g) linear_beta tanh(u / linear_beta); gated */
 typedef enum fp4moe_activation_kind {
-  FP4MOE_SILU = 0,   /* gated: g*sigmoid(g)*u, with limit L: g = min(g,L), u = clamp(u,-L,L)
-                        first; ungated: g*sigmoid(g) with g = min(g,L) */
-  FP4MOE_SWIGLU_OAI, /* g = min(g,L), u = clamp(u,-L,L); (u + beta) * g * sigmoid(alpha*g) */
-  FP4MOE_RELU2       /* max(x,0)^2, ungated only */
+  FP4MOE_ACTIVATION_UNKNOWN = -1, /* fp4moe_checkpoint_layer: it does not tell, the caller must */
+  FP4MOE_SILU = 0,
+  FP4MOE_SWIGLU_OAI,
+  FP4MOE_RELU2,
+  FP4MOE_SWIGLUSTEP,
+  FP4MOE_GELU,
+  FP4MOE_GELU_TANH,
+  FP4MOE_SITU
 } fp4moe_activation_kind;
 
-/* Every field counts: one that the kind does not have must be 0, else INVALID. */
+/* Every field counts: one that the kind, gated or not, does not have must be 0, else INVALID. */
 typedef struct fp4moe_activation {
   fp4moe_activation_kind kind;
-  int gated;   /* 1: w13 has gate and up halves. 0: up only */
-  float alpha; /* SWIGLU_OAI: > 0 */
-  float beta;  /* SWIGLU_OAI */
-  float limit; /* SILU, SWIGLU_OAI: L > 0; 0 = no limit */
+  int gated;         /* 1: w13 has gate and up halves. 0: up only */
+  float alpha;       /* SWIGLU_OAI: > 0 */
+  float beta;        /* SWIGLU_OAI: any; SITU: > 0 */
+  float limit;       /* gated SILU, SWIGLU_OAI: >= 0, 0 = no limit; SWIGLUSTEP: > 0 */
+  float linear_beta; /* SITU: >= 0, 0 = u as it is */
 } fp4moe_activation;
 
 /* ---- Context */

@@ -156,14 +156,16 @@ typedef void fp4moe_matmul_fn(const fp4moe_matmul *t);
 
 /* act: h[r][16p + j] = f(gate, up) from the sums of phase 1. Gated: the gate of h panel p is panel
  * 2p of acc, the up 2p + 1; ungated: up is panel p. gate = fmaf(acc, gate_scale, bias), up alike.
- * bias: [panels of acc * 16], in the order of acc, NULL = none (then gate = acc * scale). */
+ * bias: [panels of acc * 16], in the order of acc, NULL = none (then gate = acc * scale).
+ * f is the row's kind, of fp4moe_activation_kind, in the order of operations of act.h and act_c.c:
+ * a NaN in gives NaN. */
 typedef struct fp4moe_act_args {
   size_t m, panels; /* rows; panels of h */
   const float *acc;
   size_t acc_stride; /* floats */
   const float *bias;
   float gate_scale, up_scale;
-  float alpha, beta, limit; /* limit: +Inf = none */
+  float alpha, beta, limit, linear_beta; /* limit: +Inf = none; linear_beta: 0 = none */
   float *h;
   size_t h_stride; /* floats */
 } fp4moe_act_args;

@@ -218,6 +218,7 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
       .alpha = a->alpha,
       .beta = a->beta,
       .limit = a->limit > 0 ? a->limit : INFINITY,
+      .linear_beta = a->linear_beta,
       .h = h,
       .h_stride = columns,
   };

@@ -1,8 +1,8 @@
 /* layer.c - a layer's life: begin, set_expert, finish (fp4moe.h). */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "activation.h"
 #include "layer.h"
 #include "status.h"
 
@@ -21,29 +21,6 @@ static fp4moe_status check_sizes(const fp4moe_layer_desc *d) {
   return FP4MOE_OK;
 }
 
-static fp4moe_status check_activation(const fp4moe_activation *a) {
-  int oai = a->kind == FP4MOE_SWIGLU_OAI, relu2 = a->kind == FP4MOE_RELU2;
-  if ((unsigned)a->kind > FP4MOE_RELU2)
-    return fp4moe_fail(FP4MOE_UNSUPPORTED, "activation.kind is %d, which this version lacks",
-                       (int)a->kind);
-  if ((oai && !a->gated) || (relu2 && a->gated) || (unsigned)a->gated > 1)
-    return fp4moe_fail(FP4MOE_UNSUPPORTED, "activation.gated is %d for kind %s", a->gated,
-                       oai     ? "SWIGLU_OAI"
-                       : relu2 ? "RELU2"
-                               : "SILU");
-  if (!(isfinite(a->alpha) && isfinite(a->beta) && a->limit >= 0 && isfinite(a->limit)))
-    return fp4moe_fail(FP4MOE_INVALID,
-                       "activation alpha %g, beta %g, limit %g: not finite or "
-                       "a negative limit",
-                       (double)a->alpha, (double)a->beta, (double)a->limit);
-  if (oai ? a->alpha <= 0 : a->alpha != 0 || a->beta != 0)
-    return fp4moe_fail(FP4MOE_INVALID, "activation alpha %g, beta %g: %s", (double)a->alpha,
-                       (double)a->beta, oai ? "alpha must be > 0" : "this kind has neither");
-  if (relu2 && a->limit != 0)
-    return fp4moe_fail(FP4MOE_INVALID, "activation.limit is %g, RELU2 has none", (double)a->limit);
-  return FP4MOE_OK;
-}
-
 fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *d) {
   if ((unsigned)d->format > FP4MOE_NVFP4)
     return fp4moe_fail(FP4MOE_INVALID, "format is %d, expected MXFP4 or NVFP4", (int)d->format);
@@ -51,7 +28,7 @@ fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *d) {
     return fp4moe_fail(FP4MOE_UNSUPPORTED, "precision is %d, expected F32, BF16 or INT8",
                        (int)d->precision);
   fp4moe_status status = check_sizes(d);
-  return status ? status : check_activation(&d->activation);
+  return status ? status : fp4moe_activation_check(&d->activation);
 }
 
 fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *desc,

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "activation.h"
 #include "oracle.h"
 #include "table.h"
 
@@ -89,13 +90,15 @@ static void text_kernel(report *r, const fp4moe_kernel *k, uint32_t why) {
 
 static void write_text_report(report *r, const char *table_text) {
   fp4moe_text *t = r->out;
+  char activation[FP4MOE_ACTIVATION_TEXT];
+  fp4moe_activation_text(&r->desc->activation, activation);
   fp4moe_text_add(t,
                   "key: format=%s class=%s gated=%d rows per expert %zu (bucket up to %zu%s) "
-                  "cores=%zu\n",
+                  "cores=%zu\nactivation: %s\n",
                   fp4moe_format_name((int)r->desc->format),
                   fp4moe_class_name((int)r->plan->act_class), r->desc->activation.gated, r->rows,
                   fp4moe_bucket_rows(r->bucket), r->bucket == FP4MOE_BUCKETS - 1 ? " and more" : "",
-                  r->s->host->allowed_cores);
+                  r->s->host->allowed_cores, activation);
   fp4moe_text_add(t, "%s", table_text);
   for (int p = 0; p < FP4MOE_PHASES; p++) text_recipe(r, p);
   for (int op = 0; op < FP4MOE_OPS; op++) {
@@ -139,12 +142,14 @@ static void json_kernel(report *r, const fp4moe_kernel *k, uint32_t why) {
 
 static void write_json_report(report *r, const char *table_text) {
   fp4moe_text *t = r->out;
+  char activation[FP4MOE_ACTIVATION_TEXT];
+  fp4moe_activation_text(&r->desc->activation, activation);
   fp4moe_text_add(t,
-                  "{\"format\":\"%s\",\"class\":\"%s\",\"gated\":%s,\"rows_per_expert\":%zu,"
-                  "\"bucket\":%zu,\"cores\":%zu,\"table\":",
+                  "{\"format\":\"%s\",\"class\":\"%s\",\"gated\":%s,\"activation\":\"%s\","
+                  "\"rows_per_expert\":%zu,\"bucket\":%zu,\"cores\":%zu,\"table\":",
                   fp4moe_format_name((int)r->desc->format),
                   fp4moe_class_name((int)r->plan->act_class),
-                  r->desc->activation.gated ? "true" : "false", r->rows,
+                  r->desc->activation.gated ? "true" : "false", activation, r->rows,
                   fp4moe_bucket_rows(r->bucket), r->s->host->allowed_cores);
   fp4moe_text_json(t, table_text);
   fp4moe_text_add(t, ",");

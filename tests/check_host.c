@@ -58,7 +58,7 @@ static void environment(void) {
 
 /* What fp4moe_explain says of a bf16 layer; the caller frees it. */
 static char *explain(fp4moe_context *ctx, fp4moe_precision precision, int json) {
-  fp4moe_layer_desc d = {sizeof d, 64, 96, 2, FP4MOE_MXFP4, precision, {FP4MOE_SILU, 1, 0, 0, 0},
+  fp4moe_layer_desc d = {sizeof d, 64, 96, 2, FP4MOE_MXFP4, precision, {FP4MOE_SILU, 1, 0, 0, 0, 0},
                          0};
   fp4moe_problem p = {sizeof p, 4, 1, json};
   size_t needed = 0;
@@ -91,7 +91,7 @@ static void forced_in_vain(void) {
   fp4moe_context_desc desc = {.struct_size = sizeof desc, .kernels = "fp4moe_gemv_nv_*"};
   fp4moe_context *ctx = NULL;
   fp4moe_layer_desc d = {
-      sizeof d, 64, 96, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, {FP4MOE_SILU, 1, 0, 0, 0}, 0};
+      sizeof d, 64, 96, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, {FP4MOE_SILU, 1, 0, 0, 0, 0}, 0};
   fp4moe_problem p = {sizeof p, 4, 1, 0};
   CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
   fp4moe_status status = fp4moe_explain(ctx, &d, &p, NULL, 0, NULL);

@@ -24,23 +24,23 @@ static const struct expected_file {
   const char *io; /* inputs and reference output; NULL: no such activation here */
 } files[] = {
     {"gptoss_mxfp4", 0, "model.layers.0.mlp.experts", "MXFP4 (gpt-oss)", FP4MOE_OK, 128, 96, 4, 6,
-     FP4MOE_MXFP4, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7}, "gptoss_mxfp4.io"},
+     FP4MOE_MXFP4, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0}, "gptoss_mxfp4.io"},
     {"gptoss_mxfp4", 0, "model.layers.0.mlp.experts", "MXFP4 (gpt-oss)", FP4MOE_OK, 128, 96, 4, 6,
-     FP4MOE_MXFP4, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7}, "gptoss_mxfp4.ep.io"},
+     FP4MOE_MXFP4, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0}, "gptoss_mxfp4.ep.io"},
     {"dsv4_mxfp4", 5, "layers.5.ffn.experts", "MXFP4 (DeepSeek-V4)", FP4MOE_OK, 64, 96, 4, 24,
-     FP4MOE_MXFP4, {FP4MOE_SILU, 1, 0, 0, 10}, "dsv4_mxfp4.io"},
+     FP4MOE_MXFP4, {FP4MOE_SILU, 1, 0, 0, 10, 0}, "dsv4_mxfp4.io"},
     {"qwen3_nvfp4_modelopt", 3, "model.layers.3.mlp.experts", "NVFP4 (ModelOpt)", FP4MOE_OK, 96, 80,
-     6, 72, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0}, "qwen3_nvfp4.io"},
+     6, 72, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0, 0}, "qwen3_nvfp4.io"},
     {"qwen3_w4a16_modelopt", 3, "model.layers.3.mlp.experts", "NVFP4 (ModelOpt)", FP4MOE_OK, 96, 80,
-     6, 54, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0}, "qwen3_nvfp4.ep.io"},
+     6, 54, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0, 0}, "qwen3_nvfp4.ep.io"},
     {"qwen3_nvfp4_ct", 3, "model.layers.3.mlp.experts", "NVFP4 (compressed-tensors)", FP4MOE_OK, 96,
-     80, 6, 72, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0}, "qwen3_nvfp4.io"},
+     80, 6, 72, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0, 0}, "qwen3_nvfp4.io"},
     {"nemotron_nvfp4_modelopt", 1, "backbone.layers.1.mixer.experts", "NVFP4 (Nemotron)", FP4MOE_OK,
-     64, 112, 5, 40, FP4MOE_NVFP4, {FP4MOE_RELU2, 0, 0, 0, 0}, "nemotron_nvfp4.io"},
+     64, 112, 5, 40, FP4MOE_NVFP4, {FP4MOE_RELU2, 0, 0, 0, 0, 0}, "nemotron_nvfp4.io"},
     {"gemma4_nvfp4_modelopt", 2, "model.language_model.layers.2.experts", "NVFP4 (ModelOpt)",
-     FP4MOE_OK, 80, 48, 4, 48, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0}, NULL},
+     FP4MOE_OK, 80, 48, 4, 48, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0, 0}, NULL},
     {"llama4_nvfp4_modelopt", 0, "language_model.model.layers.0.feed_forward.experts",
-     "NVFP4 (Llama-4, fused)", FP4MOE_OK, 64, 48, 2, 8, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0},
+     "NVFP4 (Llama-4, fused)", FP4MOE_OK, 64, 48, 2, 8, FP4MOE_NVFP4, {FP4MOE_SILU, 1, 0, 0, 0, 0},
      "llama4_nvfp4.io"},
 };
 /* clang-format on */
@@ -317,7 +317,7 @@ static const struct config_case {
     {"qwen3_nvfp4_modelopt",
      "{\"hidden_size\":96,\"moe_intermediate_size\":80,\"num_experts\":6,\"num_experts_per_tok\":3,"
      "\"hidden_act\":\"silu\",\"n_routed_experts\":null}", FP4MOE_OK, 1, "", 3, {FP4MOE_SILU, 1, 0,
-     0, 0}},
+     0, 0, 0}},
     {"qwen3_nvfp4_modelopt", "{\"hidden_size\":64}", FP4MOE_INVALID, 0, "hidden_size is 64", 0,
      {0}},
     {"qwen3_nvfp4_modelopt", "{\"num_local_experts\":8}", FP4MOE_INVALID, 0, "experts 6", 0, {0}},
@@ -327,29 +327,29 @@ static const struct config_case {
     {"qwen3_nvfp4_modelopt", "{\"num_experts_per_tok\":7}", FP4MOE_INVALID, 0,
      "num_experts_per_tok is 7", 0, {0}},
     {"qwen3_nvfp4_modelopt", "{\"hidden_act\":\"gelu\"}", FP4MOE_UNSUPPORTED, 1, "'gelu'", 0,
-     {FP4MOE_SILU, 1, 0, 0, 0}},
+     {FP4MOE_SILU, 1, 0, 0, 0, 0}},
     {"qwen3_nvfp4_modelopt", "{\"hidden_act\":\"relu2\"}", FP4MOE_UNSUPPORTED, 1, "'relu2'", 0,
-     {FP4MOE_SILU, 1, 0, 0, 0}},
+     {FP4MOE_SILU, 1, 0, 0, 0, 0}},
     {"qwen3_nvfp4_modelopt", "{\"hidden_act\":\"silu\",\"swiglu_limit\":7.5}", FP4MOE_OK, 1, "", 0,
-     {FP4MOE_SILU, 1, 0, 0, 7.5f}},
+     {FP4MOE_SILU, 1, 0, 0, 7.5f, 0}},
     {"qwen3_nvfp4_modelopt", "{\"hidden_act\":\"silu\",\"swiglu_alpha\":1.5}", FP4MOE_UNSUPPORTED,
-     1, "swiglu_alpha", 0, {FP4MOE_SILU, 1, 0, 0, 0}},
+     1, "swiglu_alpha", 0, {FP4MOE_SILU, 1, 0, 0, 0, 0}},
     {"qwen3_nvfp4_modelopt", "{\"swiglu_limit\":-1}", FP4MOE_INVALID, 0, "swiglu_limit", 0, {0}},
     {"qwen3_nvfp4_modelopt", "{\"hidden_act\":\"swigluoai\",\"swiglu_alpha\":1.5}", FP4MOE_OK, 1,
-     "", 0, {FP4MOE_SWIGLU_OAI, 1, 1.5f, 1, 7}},
+     "", 0, {FP4MOE_SWIGLU_OAI, 1, 1.5f, 1, 7, 0}},
     {"qwen3_nvfp4_modelopt", "{\"model_type\":\"gpt_oss\",\"hidden_act\":\"silu\"}", FP4MOE_OK, 1,
-     "", 0, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7}},
+     "", 0, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0}},
     {"gemma4_nvfp4_modelopt",
      "{\"text_config\":{\"hidden_activation\":\"gelu_pytorch_tanh\",\"top_k_experts\":2}}",
-     FP4MOE_UNSUPPORTED, 1, "'gelu_pytorch_tanh'", 2, {FP4MOE_SILU, 1, 0, 0, 0}},
+     FP4MOE_UNSUPPORTED, 1, "'gelu_pytorch_tanh'", 2, {FP4MOE_SILU, 1, 0, 0, 0, 0}},
     {"gptoss_mxfp4", "{\"model_type\":\"gpt_oss\",\"hidden_act\":\"silu\",\"swiglu_limit\":5.0}",
-     FP4MOE_OK, 1, "", 0, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 5}},
+     FP4MOE_OK, 1, "", 0, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 5, 0}},
     {"dsv4_mxfp4", "{\"hidden_act\":\"silu\",\"hidden_size\":64}", FP4MOE_OK, 1, "", 0,
-     {FP4MOE_SILU, 1, 0, 0, 10}},
+     {FP4MOE_SILU, 1, 0, 0, 10, 0}},
     {"nemotron_nvfp4_modelopt", "{\"mlp_hidden_act\":\"relu2\",\"mamba_hidden_act\":\"silu\"}",
-     FP4MOE_OK, 1, "", 0, {FP4MOE_RELU2, 0, 0, 0, 0}},
+     FP4MOE_OK, 1, "", 0, {FP4MOE_RELU2, 0, 0, 0, 0, 0}},
     {"nemotron_nvfp4_modelopt", "{\"hidden_size\":1024,\"moe_latent_size\":64}", FP4MOE_OK, 1, "",
-     0, {FP4MOE_RELU2, 0, 0, 0, 0}},
+     0, {FP4MOE_RELU2, 0, 0, 0, 0, 0}},
 };
 /* clang-format on */
 
@@ -461,7 +461,7 @@ static void test_load_desc(void) {
   io_says(fp4moe_checkpoint_load_layer(ckpt, 1, context, NULL, &layer), FP4MOE_INVALID,
           fp4moe_error_detail(), "index 1", "no layer 1");
   fp4moe_layer_desc other = own;
-  other.activation = (fp4moe_activation){FP4MOE_SWIGLU_OAI, 1, 1, 0, 3};
+  other.activation = (fp4moe_activation){FP4MOE_SWIGLU_OAI, 1, 1, 0, 3, 0};
   other.router_weight_on_input = 1;
   CHECK(!fp4moe_checkpoint_load_layer(ckpt, 0, context, &other, &layer), "%s",
         fp4moe_error_detail());

@@ -102,11 +102,19 @@ static void compare(const random_layer *m, fp4moe_context *ctx, size_t tokens, s
   drop(&p);
 }
 
-static const fp4moe_activation activations[] = {{FP4MOE_SILU, 1, 0, 0, 0},
-                                                {FP4MOE_SILU, 1, 0, 0, 0.7f},
-                                                {FP4MOE_SILU, 0, 0, 0, 0},
-                                                {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7},
-                                                {FP4MOE_RELU2, 0, 0, 0, 0}};
+static const fp4moe_activation activations[] = {{FP4MOE_SILU, 1, 0, 0, 0, 0},
+                                                {FP4MOE_SILU, 1, 0, 0, 0.7f, 0},
+                                                {FP4MOE_SILU, 0, 0, 0, 0, 0},
+                                                {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0},
+                                                {FP4MOE_RELU2, 0, 0, 0, 0, 0},
+                                                {FP4MOE_SWIGLUSTEP, 1, 0, 0, 0.5f, 0},
+                                                {FP4MOE_GELU, 1, 0, 0, 0, 0},
+                                                {FP4MOE_GELU, 0, 0, 0, 0, 0},
+                                                {FP4MOE_GELU_TANH, 1, 0, 0, 0, 0},
+                                                {FP4MOE_GELU_TANH, 0, 0, 0, 0, 0},
+                                                {FP4MOE_SITU, 1, 0, 4, 0, 25},
+                                                {FP4MOE_SITU, 1, 0, 0.5f, 0, 0},
+                                                {FP4MOE_SWIGLU_OAI, 1, 2, 0.3f, 0.5f, 0}};
 enum { ACTIVATIONS = sizeof activations / sizeof *activations };
 
 static const size_t shapes[][3] = {{32, 32, 3}, {96, 160, 4}, {64, 288, 5}, {352, 96, 2}};
@@ -507,8 +515,8 @@ static void refused_layers(void) {
   d = good, d.precision = (fp4moe_precision)9;
   REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_UNSUPPORTED, "precision");
   d = good, d.activation.alpha = 1;
-  REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_INVALID, "alpha 1");
-  d = good, d.activation = (fp4moe_activation){FP4MOE_RELU2, 1, 0, 0, 0};
+  REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_INVALID, "activation.alpha is 1");
+  d = good, d.activation = (fp4moe_activation){FP4MOE_RELU2, 1, 0, 0, 0, 0};
   REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_UNSUPPORTED, "gated");
   d = good, d.struct_size = 0;
   REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_INVALID, "struct_size");

@@ -221,7 +221,7 @@ static void plan_takes_recipes(void) {
   save(&t);
   fp4moe_context_desc desc = {.struct_size = sizeof desc, .table = path};
   fp4moe_layer_desc d = {
-      sizeof d, 64, 96, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, {FP4MOE_SILU, 1, 0, 0, 0}, 0};
+      sizeof d, 64, 96, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, {FP4MOE_SILU, 1, 0, 0, 0, 0}, 0};
   fp4moe_context *ctx = NULL;
   fp4moe_plan plan;
   char text[4096];

@@ -87,14 +87,53 @@ static double row_dot(const random_layer *m, int p, size_t e, size_t n, const do
   return sum * (double)m->global[p][e] + (double)m->bias[p][row];
 }
 
-static double activate(const fp4moe_activation *a, double g, double u) {
-  double limit = a->limit > 0 ? (double)a->limit : INFINITY;
-  if (a->kind == FP4MOE_RELU2) return u > 0 ? u * u : 0;
-  if (!a->gated) return fmin(u, limit) / (1 + exp(-fmin(u, limit)));
-  g = fmin(g, limit);
-  u = fmax(fmin(u, limit), -limit);
-  if (a->kind == FP4MOE_SILU) return g / (1 + exp(-g)) * u;
-  return (u + (double)a->beta) * g / (1 + exp(-(double)a->alpha * g));
+static double silu(double x) { return x / (1 + exp(-x)); }
+
+static double gelu(double x) { return x * erfc(-x / sqrt(2)) / 2; }
+
+static double gelu_tanh(double x) {
+  return x / 2 * (1 + tanh(sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+}
+
+static double soft_cap(double x, double cap) { return cap > 0 ? cap * tanh(x / cap) : x; }
+
+static double clamp(double x, double limit) { return fmax(fmin(x, limit), -limit); }
+
+/* Ungated: g is the up projection, u is 1. */
+static double function_of(const fp4moe_activation *a, double limit, double g, double u) {
+  switch (a->kind) {
+  case FP4MOE_SILU:
+    return silu(fmin(g, limit)) * clamp(u, limit);
+  case FP4MOE_SWIGLU_OAI:
+    g = fmin(g, limit);
+    return (clamp(u, limit) + (double)a->beta) * g / (1 + exp(-(double)a->alpha * g));
+  case FP4MOE_SWIGLUSTEP:
+    return fmin(silu(g), limit) * clamp(u, limit);
+  case FP4MOE_GELU:
+    return gelu(g) * u;
+  case FP4MOE_GELU_TANH:
+    return gelu_tanh(g) * u;
+  case FP4MOE_SITU:
+    return soft_cap(g, (double)a->beta) / (1 + exp(-g)) * soft_cap(u, (double)a->linear_beta);
+  default:
+    return g > 0 ? g * g : 0;
+  }
+}
+
+static double activate(const random_layer *m, double g, double u) {
+  fp4moe_activation a = m->desc.activation;
+  double limit = a.limit > 0 ? (double)a.limit : INFINITY, swap = g;
+  if (!a.gated) g = u, u = m->fault == FAULT_GATED ? g : 1;
+  if (m->fault == FAULT_SWAPPED) g = u, u = swap;
+  if (m->fault == FAULT_CLAMPED_FIRST)
+    a.kind = a.kind == FP4MOE_SILU ? FP4MOE_SWIGLUSTEP : FP4MOE_SILU;
+  if (m->fault == FAULT_BOTH_SIDES) g = fmax(g, -limit);
+  if (m->fault == FAULT_NO_LIMIT) limit = INFINITY;
+  if (m->fault == FAULT_NO_ALPHA) a.alpha = 1;
+  if (m->fault == FAULT_NO_BETA) a.beta = 0;
+  if (m->fault == FAULT_NO_LINEAR_BETA) a.linear_beta = 0;
+  if (m->fault == FAULT_OTHER_GELU) a.kind = a.kind == FP4MOE_GELU ? FP4MOE_GELU_TANH : FP4MOE_GELU;
+  return function_of(&a, limit, g, u);
 }
 
 /* What enters a matmul of the class instead of x (NUMERICS, activation classes). */
@@ -115,7 +154,7 @@ static void add_expert(const random_layer *m, size_t e, const double *x, double 
                        double *y) {
   for (size_t i = 0; i < m->desc.intermediate; i++) {
     double g = has_projection(m, 0) ? row_dot(m, 0, e, i, x) : 0;
-    h[i] = activate(&m->desc.activation, g, row_dot(m, 1, e, i, x));
+    h[i] = activate(m, g, row_dot(m, 1, e, i, x));
   }
   quantise(m->desc.precision, m->desc.intermediate, h);
   for (size_t i = 0; i < m->desc.hidden; i++) y[i] += weight * row_dot(m, 2, e, i, h);

@@ -7,9 +7,24 @@
 
 #include "layer.h"
 
+/* What random_layer_forward gets wrong, to see that a comparison would notice. */
+typedef enum random_fault {
+  FAULT_NONE = 0,
+  FAULT_SWAPPED,       /* gate for up and up for gate */
+  FAULT_CLAMPED_FIRST, /* limits before silu instead of after it, or after instead of before */
+  FAULT_BOTH_SIDES,    /* the gate is limited below too */
+  FAULT_NO_LIMIT,
+  FAULT_NO_ALPHA,
+  FAULT_NO_BETA,
+  FAULT_NO_LINEAR_BETA,
+  FAULT_OTHER_GELU, /* erf for tanh, tanh for erf */
+  FAULT_GATED       /* x times the function of x */
+} random_fault;
+
 typedef struct random_layer {
   fp4moe_layer_desc desc;
   int biases;
+  random_fault fault; /* of the reference; a new layer has none */
   /* Per projection 0 gate, 1 up, 2 down: [E][N][K/2], [E][N][K/group], [E], [E][N]. */
   uint8_t *codes[3], *scales[3];
   float *global[3], *bias[3];

@@ -245,6 +245,7 @@ static op_work call_act(op_data *d, const fp4moe_kernel *kernel, const call *c) 
                           .alpha = a->alpha,
                           .beta = a->beta,
                           .limit = a->limit > 0 ? a->limit : INFINITY,
+                          .linear_beta = a->linear_beta,
                           .h = d->out,
                           .h_stride = h_panels * FP4MOE_PANEL};
   kernel->fn.act(&args);

@@ -25,7 +25,7 @@ static const char *const compressed[] = {".weight_packed", ".weight_scale", ".we
                                          ".input_global_scale", NULL};
 static const char *const compressed_mx[] = {".weight_packed", ".weight_scale", NULL, NULL, NULL};
 
-const fp4moe_activation fp4moe_io_swiglu_oai = {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1.0f, 7.0f};
+const fp4moe_activation fp4moe_io_swiglu_oai = {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1.0f, 7.0f, 0};
 static const fp4moe_activation silu = {.kind = FP4MOE_SILU, .gated = 1};
 static const fp4moe_activation silu_limit_10 = {.kind = FP4MOE_SILU, .gated = 1, .limit = 10.0f};
 static const fp4moe_activation relu2 = {.kind = FP4MOE_RELU2};

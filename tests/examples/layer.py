@@ -31,7 +31,7 @@ def struct(name, **fields):
 
 
 Activation = struct("fp4moe_activation", kind=c.c_int, gated=c.c_int, alpha=c.c_float,
-                    beta=c.c_float, limit=c.c_float)
+                    beta=c.c_float, limit=c.c_float, linear_beta=c.c_float)
 LayerDesc = struct("fp4moe_layer_desc", struct_size=c.c_size_t, hidden=c.c_size_t,
                    intermediate=c.c_size_t, experts=c.c_size_t, format=c.c_int,
                    precision=c.c_int, activation=Activation, router_weight_on_input=c.c_int)
