@@ -51,7 +51,6 @@ static void print_help(void) {
 static void add_model(options *o, const char *name) {
   const preset *p = preset_find(name);
   if (!p) die("--model %s: no such preset; see %s --help", name, command_name);
-  if (p->unsupported) die("--model %s: UNSUPPORTED: %s", name, p->unsupported);
   if (o->count == MAX_MODELS) die("--model %s: more than %d models", name, MAX_MODELS);
   o->models[o->count++] = p;
 }
@@ -59,8 +58,7 @@ static void add_model(options *o, const char *name) {
 static void add_default_models(options *o) {
   static const char *const quick[] = {"gpt-oss-20b", "qwen3-30b-a3b"};
   for (size_t i = 0; o->quick && i < 2; i++) add_model(o, quick[i]);
-  for (size_t i = 0; !o->quick && i < preset_count; i++)
-    if (!presets[i].unsupported) add_model(o, presets[i].name);
+  for (size_t i = 0; !o->quick && i < preset_count; i++) add_model(o, presets[i].name);
 }
 
 static void parse(int argc, char **argv, options *o) {

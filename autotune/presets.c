@@ -12,10 +12,11 @@
   { .kind = FP4MOE_SWIGLU_OAI, .gated = 1, .alpha = 1.702f, .beta = 1, .limit = 7 }
 #define RELU2                                                                                      \
   { .kind = FP4MOE_RELU2 }
+#define GELU_TANH                                                                                  \
+  { .kind = FP4MOE_GELU_TANH, .gated = 1 }
 #define PLAIN    .biases = 0
 #define BIASES   .biases = 1
 #define ON_INPUT .router_weight_on_input = 1
-#define LACKS(x) .unsupported = x
 #define MX       FP4MOE_MXFP4
 #define NV       FP4MOE_NVFP4
 
@@ -36,7 +37,7 @@ const preset presets[] = {
   {"llama-4-scout",     5120, 8192,  16,  1, NV, SILU, ON_INPUT},
   {"glm-5",             6144, 2048, 256,  8, NV, SILU, PLAIN},
   {"minimax-m3",        6144, 3072, 128,  4, NV, SWIGLU_OAI, PLAIN},
-  {"gemma-4-26b-a4b",   2816,  704, 128,  8, NV, SILU, LACKS("activation gelu_tanh")},
+  {"gemma-4-26b-a4b",   2816,  704, 128,  8, NV, GELU_TANH, PLAIN},
   {"mistral-large-3",   7168, 4096, 128,  4, NV, SILU, PLAIN},
 };
 /* clang-format on */

@@ -11,7 +11,6 @@ typedef struct preset {
   fp4moe_activation activation;
   int biases;
   int router_weight_on_input;
-  const char *unsupported; /* what this version lacks for it; NULL = nothing */
 } preset;
 
 extern const preset presets[];

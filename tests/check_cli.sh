@@ -91,6 +91,23 @@ expect 0 inspect "$gptoss" --layer 0
 prints 'down_proj_blocks U8 [4,128,3,16]'
 expect 0 explain --model gpt-oss-20b --precision bf16 --tokens 1,64
 prints selected
+expect 0 explain --model gemma-4-26b-a4b --precision bf16 --tokens 1
+prints 'activation: gelu_tanh'
+tiny='--hidden 64 --intermediate 64 --experts 2 --topk 1 --format nvfp4 --precision bf16 --tokens 1'
+while IFS=: read -r options text; do
+  # shellcheck disable=SC2086
+  expect 0 explain $tiny $options
+  prints "activation: $text"
+done <<EOF
+--activation silu --limit 10:silu limit 10
+--activation silu --ungated:silu ungated
+--activation swiglu_oai --alpha 2:swiglu_oai alpha 2 beta 1 limit 7
+--activation swiglustep:swiglustep limit 7
+--activation gelu:gelu
+--ungated --activation gelu_tanh:gelu_tanh ungated
+--linear-beta 0 --activation situ:situ beta 4
+--activation relu2:relu2 ungated
+EOF
 expect 0 --version
 for command in '' run bench explain inspect; do
   # shellcheck disable=SC2086
@@ -169,8 +186,16 @@ expect 1 run "$gptoss" --input "$io" --check y --tolerance 1e-9
 says 1e-09
 expect 2 bench --model no-such-model --precision bf16 --tokens 1
 says no-such-model
-expect 2 bench --model gemma-4-26b-a4b --precision bf16 --tokens 1
-says 'UNSUPPORTED: activation gelu_tanh'
+expect 2 explain $tiny --activation gelu --limit 3
+says 'activation.limit is 3, but gelu needs 0'
+expect 2 explain $tiny --activation situ --beta 0
+says 'activation.beta is 0, but situ needs > 0'
+expect 2 explain $tiny --activation situ --ungated
+says 'activation.gated is 0'
+expect 2 explain $tiny --linear-beta x
+says --linear-beta
+expect 2 bench --model gemma-4-26b-a4b --precision bf16 --tokens 1 --limit 7
+says --limit
 expect 2 bench --model gpt-oss-20b --tokens 1
 says --precision
 expect 2 bench --model gpt-oss-20b --hidden 64 --precision bf16 --tokens 1

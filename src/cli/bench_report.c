@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "activation.h"
 #include "bench.h"
 #include "head.h"
 
@@ -55,11 +56,12 @@ static void json_case(const bench *b, const bench_case *c, const figures *f) {
 static void print_problem(const bench *b) {
   const problem *p = &b->problem;
   const preset *s = &p->shape;
+  char activation[FP4MOE_ACTIVATION_TEXT];
+  fp4moe_activation_text(&s->activation, activation);
   printf("# %s: H %zu, I %zu, E %zu, top-%zu, %s, %s%s, class %s; %zu layers in turn, %zu rounds\n",
          p->name, s->hidden, s->intermediate, s->experts, s->top_k,
-         word_of(format_words, (int)s->format), activation_text(&s->activation),
-         s->biases ? ", biases" : "", word_of(precision_words, (int)p->precision), b->layer_count,
-         b->rounds);
+         word_of(format_words, (int)s->format), activation, s->biases ? ", biases" : "",
+         word_of(precision_words, (int)p->precision), b->layer_count, b->rounds);
 }
 
 static void print_columns(const bench *b) {

@@ -50,12 +50,28 @@ const char *word_of(const word *words, int value);
 fp4moe_precision parse_precision(const char *text);
 fp4moe_format parse_format(const char *text);
 
-/* The kind and the numbers that models use with it; gated but for relu2. */
-fp4moe_activation parse_activation(const char *text);
+/* The options that make an activation, in the order in which a command lists its own. */
+enum {
+  ACTIVATION_NAME, /* the kind, with the numbers that models use; gated but for relu2 */
+  ACTIVATION_ALPHA,
+  ACTIVATION_BETA,
+  ACTIVATION_LIMIT,
+  ACTIVATION_LINEAR_BETA,
+  ACTIVATION_UNGATED,
+  ACTIVATION_OPTIONS
+};
 
-/* "silu", "swiglu_oai alpha 1.702 beta 1 limit 7", ...; in a buffer that the next call overwrites.
- */
-const char *activation_text(const fp4moe_activation *a);
+typedef struct activation_flags {
+  unsigned given; /* options, by bit */
+  fp4moe_activation usual;
+  float number[ACTIVATION_OPTIONS];
+} activation_flags;
+
+/* name: the option as the command spells it, for messages. */
+void activation_take(activation_flags *f, int option, const char *name, const char *text);
+
+/* What was given over what is there: a kind replaces all of it. */
+void activation_set(const activation_flags *f, fp4moe_activation *a);
 
 /* --rank R, --ranks N, --split experts|intermediate: all three or none. */
 typedef struct slice_options {

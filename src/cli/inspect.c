@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "activation.h"
 #include "cli.h"
 #include "fp4moe_io.h"
 
@@ -31,11 +32,12 @@ static void print_dtypes(const fp4moe_tensors *tensors, const fp4moe_checkpoint_
 }
 
 static void print_layer(const fp4moe_tensors *tensors, const fp4moe_checkpoint_layer *l) {
+  char activation[FP4MOE_ACTIVATION_TEXT];
+  fp4moe_activation_text(&l->desc.activation, activation);
   printf("layer %zu: ", l->layer);
   if (l->fp4)
     printf("%s, H %zu, I %zu, E %zu, %s, %s%s", l->family, l->desc.hidden, l->desc.intermediate,
-           l->desc.experts, word_of(format_words, (int)l->desc.format),
-           l->status ? "" : activation_text(&l->desc.activation),
+           l->desc.experts, word_of(format_words, (int)l->desc.format), activation,
            l->desc.router_weight_on_input ? ", router weight on input" : "");
   else
     printf("%s", *l->family ? l->family : "not FP4");

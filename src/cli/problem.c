@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "activation.h"
 #include "problem.h"
 
 enum {
@@ -16,7 +17,8 @@ enum {
 };
 
 /* Flags that make a shape, by bit of `seen`. */
-enum { MODEL, HIDDEN, INTERMEDIATE, EXPERTS, TOPK, FORMAT, ACTIVATION, SHAPE_FLAGS };
+enum { MODEL, HIDDEN, INTERMEDIATE, EXPERTS, TOPK, FORMAT, ACTIVATION };
+enum { ALPHA = ACTIVATION + 1, BETA, LIMIT, LINEAR_BETA, UNGATED, SHAPE_FLAGS };
 enum { PRECISION = SHAPE_FLAGS, TOKENS, THREADS, KERNEL, JSON, HELP, LAYERS, OP, AGAINST };
 enum { FIRST_OF_BENCH = LAYERS };
 
@@ -29,6 +31,11 @@ static const struct option options[] = {
     {"topk", required_argument, NULL, TOPK},
     {"format", required_argument, NULL, FORMAT},
     {"activation", required_argument, NULL, ACTIVATION},
+    {"alpha", required_argument, NULL, ALPHA},
+    {"beta", required_argument, NULL, BETA},
+    {"limit", required_argument, NULL, LIMIT},
+    {"linear-beta", required_argument, NULL, LINEAR_BETA},
+    {"ungated", no_argument, NULL, UNGATED},
     {"precision", required_argument, NULL, PRECISION},
     {"tokens", required_argument, NULL, TOKENS},
     {"threads", required_argument, NULL, THREADS},
@@ -55,7 +62,6 @@ static void parse_tokens(problem *p, const char *text) {
 static void take_preset(problem *p, const char *name) {
   const preset *found = preset_find(name);
   if (!found) die("--model %s: no such preset; see %s --help", name, command_name);
-  if (found->unsupported) die("--model %s: UNSUPPORTED: %s", name, found->unsupported);
   p->shape = *found;
   snprintf(p->name, sizeof p->name, "%s", name);
 }
@@ -88,7 +94,12 @@ static void take(problem *p, int option, const char *text) {
     p->shape.format = parse_format(text);
     break;
   case ACTIVATION:
-    p->shape.activation = parse_activation(text);
+  case ALPHA:
+  case BETA:
+  case LIMIT:
+  case LINEAR_BETA:
+  case UNGATED:
+    activation_take(&p->activation, option - ACTIVATION, options[option].name, text);
     break;
   case PRECISION:
     p->precision = parse_precision(text);
@@ -128,6 +139,8 @@ static void check(problem *p, unsigned seen) {
     if (i != OP && seen & 1u << i) die("--op goes without --%s", options[i].name);
   if (!p->op) require_flags(seen, PRECISION, TOKENS);
   p->any_precision = !(seen & 1u << PRECISION);
+  activation_set(&p->activation, &p->shape.activation);
+  require(fp4moe_activation_check(&p->shape.activation), NULL);
   if (p->shape.top_k > p->shape.experts)
     die("--topk %zu: more than the %zu experts", p->shape.top_k, p->shape.experts);
   if (!p->name[0])
@@ -139,9 +152,8 @@ _Noreturn static void print_help(const char *usage) {
   printf("%s\nPresets:\n", usage);
   for (size_t i = 0; i < preset_count; i++) {
     const preset *s = &presets[i];
-    printf("  %-18s H %zu, I %zu, E %zu, top-%zu, %s%s%s\n", s->name, s->hidden, s->intermediate,
-           s->experts, s->top_k, word_of(format_words, (int)s->format),
-           s->unsupported ? "; not in this version: " : "", s->unsupported ? s->unsupported : "");
+    printf("  %-18s H %zu, I %zu, E %zu, top-%zu, %s\n", s->name, s->hidden, s->intermediate,
+           s->experts, s->top_k, word_of(format_words, (int)s->format));
   }
   exit(EXIT_SUCCESS);
 }
@@ -149,7 +161,7 @@ _Noreturn static void print_help(const char *usage) {
 void problem_parse(int argc, char **argv, const char *usage, int for_bench, problem *p) {
   unsigned seen = 0;
   *p = (problem){.layers = 1};
-  p->shape.activation = parse_activation("silu");
+  p->shape.activation.gated = 1; /* and silu */
   for (int c; (c = next_option(argc, argv, options)) >= 0;) {
     if (c == HELP) print_help(usage);
     if (c >= FIRST_OF_BENCH && !for_bench)

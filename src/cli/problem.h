@@ -9,6 +9,7 @@ enum { MAX_CALLS = 32 };
 
 typedef struct problem {
   preset shape; /* a copy, or what the flags say */
+  activation_flags activation;
   char name[96];
   fp4moe_precision precision;
   int any_precision; /* --op without --precision: every class */
@@ -25,7 +26,8 @@ typedef struct problem {
 #define PROBLEM_USAGE                                                                              \
   "  --model PRESET       a model's shape: see the list below; or instead\n"                       \
   "    --hidden H --intermediate I --experts E --topk K --format mxfp4|nvfp4\n"                    \
-  "    --activation NAME  silu (default), swiglu_oai, relu2 (ungated)\n"                           \
+  "    --activation NAME  silu (default), swiglu_oai, swiglustep, gelu, gelu_tanh, situ, relu2\n"  \
+  "    --alpha A --beta B --limit L --linear-beta C --ungated   in place of its usual numbers\n"   \
   "  --precision P        f32, bf16 or int8\n"                                                     \
   "  --tokens LIST        tokens of each call, such as 1,16,256\n"                                 \
   "  --threads N          default: one per allowed core\n"                                         \

@@ -8,8 +8,9 @@
 static const char usage[] =
     "usage: fp4moe run CHECKPOINT [--layer L] [--input IO.safetensors] [--output Y.safetensors]\n"
     "                  [--check NAME --tolerance T] [--precision P] [--activation NAME]\n"
-    "                  [--alpha A --beta B --limit L] [--router-weight-on-input] [--tokens M]\n"
-    "                  [--rank R --ranks N --split experts|intermediate] [--threads N] [--json]\n"
+    "                  [--alpha A --beta B --limit L --linear-beta C] [--router-weight-on-input]\n"
+    "                  [--tokens M] [--rank R --ranks N --split experts|intermediate]\n"
+    "                  [--threads N] [--json]\n"
     "\n"
     "Runs MoE layers of CHECKPOINT (a .safetensors file or a model directory). With --input one\n"
     "layer on the tokens of IO: x [M,H], topk_ids [M,k], topk_weights [M,k]. Without it every FP4\n"
@@ -21,8 +22,9 @@ static const char usage[] =
     "  --check NAME         compares with this tensor (F32) of IO; exit status 1 if ...\n"
     "  --tolerance T        ... rel_l2 is above T\n"
     "  --precision P        f32, bf16 (default) or int8\n"
-    "  --activation NAME    silu, swiglu_oai or relu2, in place of the checkpoint's\n"
-    "  --alpha A --beta B --limit L   the activation's numbers (limit 0: none)\n"
+    "  --activation NAME    silu, swiglu_oai, swiglustep, gelu, gelu_tanh, situ or relu2, with its\n"
+    "                       usual numbers, in place of the checkpoint's\n"
+    "  --alpha A --beta B --limit L --linear-beta C   its numbers (limit 0: none)\n"
     "  --router-weight-on-input       x times router weight enters (top-k 1)\n"
     "  --tokens M           with --input: its tokens, repeated to M; without: M random ones (1)\n"
     "  --rank R --ranks N --split WORD  only what rank R of N has: some of the experts (the others'\n"
@@ -42,6 +44,7 @@ enum {
   ALPHA,
   BETA,
   LIMIT,
+  LINEAR_BETA,
   ON_INPUT,
   TOKENS,
   THREADS,
@@ -63,6 +66,7 @@ static const struct option options[] = {
     {"alpha", required_argument, NULL, ALPHA},
     {"beta", required_argument, NULL, BETA},
     {"limit", required_argument, NULL, LIMIT},
+    {"linear-beta", required_argument, NULL, LINEAR_BETA},
     {"router-weight-on-input", no_argument, NULL, ON_INPUT},
     {"tokens", required_argument, NULL, TOKENS},
     {"threads", required_argument, NULL, THREADS},
@@ -78,7 +82,6 @@ static void take_text(run_options *o, int option, const char *text) {
   const char **const texts[] = {[INPUT] = &o->input,
                                 [OUTPUT] = &o->output,
                                 [CHECK] = &o->check,
-                                [ACTIVATION] = &o->activation,
                                 [RANK] = &o->slice_words.rank,
                                 [RANKS] = &o->slice_words.ranks,
                                 [SPLIT] = &o->slice_words.split};
@@ -96,14 +99,12 @@ static void take(run_options *o, int option, const char *text) {
   case PRECISION:
     o->precision = parse_precision(text);
     break;
+  case ACTIVATION:
   case ALPHA:
-    o->alpha = (float)parse_number("--alpha", text);
-    break;
   case BETA:
-    o->beta = (float)parse_number("--beta", text);
-    break;
   case LIMIT:
-    o->limit = (float)parse_number("--limit", text);
+  case LINEAR_BETA:
+    activation_take(&o->activation, option - ACTIVATION, options[option].name, text);
     break;
   case ON_INPUT:
     o->router_weight_on_input = 1;
@@ -136,7 +137,6 @@ static run_options parse(int argc, char **argv) {
     o.seen |= 1u << c;
   }
   o.path = last_argument(argc, argv, "CHECKPOINT");
-  if (o.activation) parse_activation(o.activation);
   o.slice = parse_slice(&o.slice_words);
   require_with(o.seen, OUTPUT, INPUT);
   require_with(o.seen, CHECK, INPUT);
@@ -148,16 +148,11 @@ static run_options parse(int argc, char **argv) {
 fp4moe_layer_desc run_desc(const run_options *o, const fp4moe_checkpoint_layer *l) {
   fp4moe_layer_desc desc = l->desc;
   fp4moe_activation *a = &desc.activation;
-  if (l->status && !(l->fp4 && o->activation))
+  if (l->status && !(l->fp4 && o->seen & 1u << ACTIVATION))
     die("layer %zu: %s: %s", l->layer, fp4moe_status_name(l->status), l->reason);
-  if (o->activation) {
-    int gated = a->gated;
-    *a = parse_activation(o->activation);
-    a->gated = gated;
-  }
-  if (o->seen & 1u << ALPHA) a->alpha = o->alpha;
-  if (o->seen & 1u << BETA) a->beta = o->beta;
-  if (o->seen & 1u << LIMIT) a->limit = o->limit;
+  int gated = a->gated; /* which the tensors say */
+  activation_set(&o->activation, a);
+  a->gated = gated;
   if (o->router_weight_on_input) desc.router_weight_on_input = 1;
   desc.precision = o->precision;
   return desc;

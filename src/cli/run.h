@@ -13,9 +13,8 @@ typedef struct run_options {
   size_t tokens; /* 0 = not given */
   size_t threads;
   fp4moe_precision precision;
-  const char *activation; /* NULL = the checkpoint's */
-  unsigned seen;          /* options given, by bit */
-  float alpha, beta, limit;
+  activation_flags activation; /* over the checkpoint's */
+  unsigned seen;               /* options given, by bit */
   int router_weight_on_input, json;
   slice_options slice_words;
   fp4moe_slice slice;

@@ -57,35 +57,6 @@ fp4moe_precision parse_precision(const char *text) {
 fp4moe_format parse_format(const char *text) {
   return (fp4moe_format)parse_word("--format", text, format_words);
 }
-
-static const word activation_words[] = {
-    {"silu", FP4MOE_SILU}, {"swiglu_oai", FP4MOE_SWIGLU_OAI}, {"relu2", FP4MOE_RELU2}, {NULL, 0}};
-
-static const fp4moe_activation activations[] = {
-    [FP4MOE_SILU] = {.kind = FP4MOE_SILU, .gated = 1},
-    [FP4MOE_SWIGLU_OAI] = {FP4MOE_SWIGLU_OAI, .gated = 1, .alpha = 1.702f, .beta = 1, .limit = 7},
-    [FP4MOE_RELU2] = {.kind = FP4MOE_RELU2, .gated = 0},
-};
-
-fp4moe_activation parse_activation(const char *text) {
-  return activations[parse_word("--activation", text, activation_words)];
-}
-
-const char *activation_text(const fp4moe_activation *a) {
-  static char text[128];
-  const struct {
-    const char *name;
-    float value;
-  } fields[] = {{"alpha", a->alpha}, {"beta", a->beta}, {"limit", a->limit}};
-  int n = snprintf(text, sizeof text, "%s%s", word_of(activation_words, (int)a->kind),
-                   a->gated ? "" : " ungated");
-  for (int i = 0; i < 3; i++)
-    if (fields[i].value != 0)
-      n += snprintf(text + n, sizeof text - (size_t)n, " %s %g", fields[i].name,
-                    (double)fields[i].value);
-  return text;
-}
-
 fp4moe_slice parse_slice(const slice_options *o) {
   static const word splits[] = {
       {"experts", FP4MOE_SPLIT_EXPERTS}, {"intermediate", FP4MOE_SPLIT_INTERMEDIATE}, {NULL, 0}};
