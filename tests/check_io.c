@@ -532,4 +532,5 @@ void check_io(void) {
   check_io_families(suite);
   check_io_slices(suite);
   check_io_data();
+  check_io_floats();
 }

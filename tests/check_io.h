@@ -19,6 +19,9 @@ void check_io_slices(CU_pSuite suite);
 /* Suite "data" (check_io_data.c). */
 void check_io_data(void);
 
+/* Suite "floats" (check_io_floats.c). */
+void check_io_floats(void);
+
 /* A directory for the running test, made and removed with all that is in it. */
 extern char io_scratch[64];
 void io_scratch_open(void);
