@@ -109,7 +109,7 @@ done <<EOF
 --activation relu2:relu2 ungated
 EOF
 expect 0 --version
-for command in '' run bench explain inspect; do
+for command in '' run bench explain inspect unpack; do
   # shellcheck disable=SC2086
   expect 0 $command --help
   prints usage
@@ -125,6 +125,27 @@ expect 0 inspect "$gptoss" --rank 1 --ranks 3 --split intermediate
 prints 'rank 1 of 3: intermediate 32 to 63'
 expect 0 inspect "$gptoss" --rank 1 --ranks 2 --split experts
 prints 'experts 2 to 3'
+
+# unpacks FILE TENSOR DTYPE WORD: stdout has the word; the file is smaller than one of f32.
+unpacks() {
+  wide=$scratch/wide.safetensors narrow=$scratch/narrow.safetensors
+  expect 0 unpack "$data/$1.safetensors" --tensor "$2" --dtype "$3" --output "$narrow"
+  prints "$4"
+  expect 0 unpack "$data/$1.safetensors" --tensor "$2" --output "$wide"
+  if [ "$(wc -c <"$wide")" -gt "$(wc -c <"$narrow")" ]; then pass; else
+    fail "unpack $2: $3 is no smaller than the default"
+  fi
+}
+
+unpacks gptoss_mxfp4 model.layers.0.mlp.experts.down_proj_blocks bf16 \
+  'model.layers.0.mlp.experts.down_proj BF16 [4,128,96]'
+unpacks dsv4_mxfp4 layers.5.ffn.experts.0.w1.weight bf16 'w1.weight BF16 [96,64]'
+unpacks qwen3_nvfp4_modelopt model.layers.3.mlp.experts.0.up_proj.weight bf16 \
+  'global model.layers.3.mlp.experts.0.up_proj.weight_scale_2'
+unpacks qwen3_nvfp4_ct model.layers.3.mlp.experts.0.up_proj.weight_packed bf16 \
+  'model.layers.3.mlp.experts.0.up_proj.weight BF16 [80,96]'
+unpacks llama4_nvfp4_modelopt language_model.model.layers.0.feed_forward.experts.gate_up_proj bf16 \
+  'gate_up_proj BF16 [2,64,96]'
 
 # ---- JSON
 
@@ -218,6 +239,20 @@ expect 2 explain --model gpt-oss-20b --precision bf16 --tokens 1 --kernel 'no_su
 says no_such_kernel
 expect 2 inspect "$io" --layer 1
 says 'layer 1'
+expect 2 unpack "$gptoss" --output "$scratch/f.safetensors"
+says --tensor
+expect 2 unpack "$gptoss" --tensor t
+says --output
+expect 2 unpack "$gptoss" --tensor no-such-tensor --output "$scratch/f.safetensors"
+says no-such-tensor
+expect 2 unpack "$gptoss" --tensor model.layers.0.mlp.experts.down_proj_bias \
+  --output "$scratch/f.safetensors"
+says 'dtype BF16'
+expect 2 unpack "$gptoss" --tensor t --output "$scratch/f.safetensors" --dtype f16
+says f16
+expect 2 unpack "$gptoss" --tensor model.layers.0.mlp.experts.down_proj_blocks \
+  --output "$scratch/none/f.safetensors"
+says none/f.safetensors
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -13,6 +13,7 @@ static const struct {
     {"bench", "fp4moe bench", "a layer's speed against the machine's limits", command_bench},
     {"explain", "fp4moe explain", "which kernels serve a problem, and why", command_explain},
     {"inspect", "fp4moe inspect", "the MoE layers of a checkpoint", command_inspect},
+    {"unpack", "fp4moe unpack", "an FP4 tensor of a checkpoint as floats", command_unpack},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
