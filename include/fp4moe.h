@@ -71,12 +71,33 @@ typedef enum fp4moe_format { FP4MOE_MXFP4 = 0, FP4MOE_NVFP4 } fp4moe_format;
  *   F32   FP32 activations, FP32 sums: the reference grade
  *   BF16  activations rounded to nearest-even BF16, weights exact, FP32 sums
  *   INT8  activations int8 with one FP32 scale per 32 k, exact integer block sums in a canonical
- *         order: the same bits on every ISA */
+ *         order: the same bits on every ISA
+ *   MXFP8 activations E4M3 with one E8M0 scale per 32 k (round-up rule: nothing saturates); MXFP4
+ *         weights only
+ *   NVFP4 activations E2M1 with one E4M3 scale per 16 k and an FP32 global (W4A4, see
+ *         fp4moe_input_global); NVFP4 weights only
+ * What MXFP8 and NVFP4 round to is exact in BF16, so the kernels of BF16 multiply it. A block of
+ * activations that holds NaN or Inf makes all outputs of its token NaN, and no other's. */
 typedef enum fp4moe_precision {
   FP4MOE_PRECISION_F32 = 0,
   FP4MOE_PRECISION_BF16,
-  FP4MOE_PRECISION_INT8
+  FP4MOE_PRECISION_INT8,
+  FP4MOE_PRECISION_MXFP8,
+  FP4MOE_PRECISION_NVFP4
 } fp4moe_precision;
+
+/* Class NVFP4: where the global `a` of activations comes from. a is a multiplier, as ModelOpt's
+ * input_scale; x enters as q * SF * a, SF = e4m3(amax/6 / a) (kernels/kernel.h has the bits).
+ *   LAYER   one for gate/up and one for down: input_scale_gate_up and _down of the layer desc
+ *   EXPERT  the input_scale of each expert's projections; gate and up take the larger of theirs. x
+ *           is quantised per (token, slot)
+ *   TOKEN   dynamic: amax/2688 of each row of x, and of the expert's row of h; reads no input scale
+ */
+typedef enum fp4moe_input_global {
+  FP4MOE_GLOBAL_LAYER = 0,
+  FP4MOE_GLOBAL_EXPERT,
+  FP4MOE_GLOBAL_TOKEN
+} fp4moe_input_global;
 
 /* What stands between the matmuls, in FP32, of g the gate and u the up projection; ungated, of u
  * alone. sigmoid(x) = 1 / (1 + e^-x), clamp(x, L) = max(min(x, L), -L).
@@ -182,6 +203,11 @@ typedef struct fp4moe_layer_desc {
   /* 1: x * router weight enters gate/up and nothing is weighted at the end (Llama-4). Calls then
    * have top_k 1, anything else is INVALID. */
   int router_weight_on_input;
+  /* Class NVFP4; all 0 in other classes. The input scales belong to GLOBAL_LAYER, 2^-100..2^100:
+   * the largest of the gate and up projections, and of the down projections, of ALL experts of the
+   * model's layer, those held elsewhere too. */
+  fp4moe_input_global input_global;
+  float input_scale_gate_up, input_scale_down;
 } fp4moe_layer_desc;
 
 /* One projection [N][K] in checkpoint form. Row strides let halves and interleaved rows be read in
@@ -195,6 +221,7 @@ typedef struct fp4moe_projection {
   const void *bias;        /* [N] elements; NULL = no bias */
   fp4moe_dtype bias_dtype; /* F32, F16 or BF16 */
   size_t bias_stride;      /* bytes; 0 = the element */
+  float input_scale;       /* multiplier, 2^-100..2^100; 0 = none. Class NVFP4, GLOBAL_EXPERT */
 } fp4moe_projection;
 
 typedef struct fp4moe_expert_weights {
@@ -205,18 +232,21 @@ typedef struct fp4moe_expert_weights {
 } fp4moe_expert_weights;
 
 /* Reserves the packed weights (fp4moe_layer_bytes) of a layer that still has no expert.
- * INVALID (size or field by name), UNSUPPORTED (class, activation), NO_MEMORY. */
+ * INVALID (size or field by name), UNSUPPORTED (class, class with format, activation), NO_MEMORY.
+ */
 FP4MOE_API fp4moe_status fp4moe_layer_begin(fp4moe_context *context, const fp4moe_layer_desc *desc,
                                             fp4moe_layer **layer);
 
 /* Packs expert e; the source may be freed on return. Threads may set different experts at once.
  * INVALID: e out of range or set twice, a block scale that is NaN (E8M0 255, E4M3 0x7f or 0xff), a
- * global that is not finite; the detail names projection, row and block. */
+ * global that is not finite, an input scale that is read and out of range; the detail names
+ * projection, row and block. */
 FP4MOE_API fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
                                                  const fp4moe_expert_weights *weights);
 
-/* Chooses kernels and opens the layer for calls. INVALID: an expert was never set (named), or the
- * layer is finished. UNSUPPORTED: a kernel constraint leaves an op without a kernel. */
+/* Chooses kernels and opens the layer for calls. INVALID: an expert was never set, or has no input
+ * scale and the class reads it (named), or the layer is finished. UNSUPPORTED: a kernel constraint
+ * leaves an op without a kernel. */
 FP4MOE_API fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer);
 
 /* Chooses again, from the context's present table. Not beside running calls of this layer. */
@@ -251,7 +281,7 @@ FP4MOE_API size_t fp4moe_workspace_min_bytes(const fp4moe_layer *layer,
 typedef struct fp4moe_stats {
   size_t struct_size;
   uint64_t prepare_ns;
-  uint64_t phase1_ns;      /* gate/up, activation */
+  uint64_t phase1_ns;      /* gate/up, activation; GLOBAL_TOKEN: and quantising h */
   uint64_t phase1_wait_ns; /* workers idle at the end of phase 1 */
   uint64_t phase2_ns;      /* down, combine */
   uint64_t phase2_wait_ns;

@@ -125,10 +125,13 @@ FP4MOE_API const fp4moe_checkpoint_layer *fp4moe_checkpoint_at(const fp4moe_chec
 
 /* Builds layer i, finished and ready for calls: experts are read one at a time into one buffer, so
  * memory peaks at the packed layer and one expert. desc: the layer's own with precision,
- * activation (not whether it is gated) or router_weight_on_input changed; NULL: unchanged.
- * Several threads may load at once. Errors: the layer's status and reason; INVALID: desc
- * contradicts the tensors, a global or block scale is not finite (the tensor by name); SYSTEM;
- * and those of fp4moe_layer_begin and _finish. */
+ * activation (not whether it is gated), router_weight_on_input or the fields of class NVFP4
+ * changed; NULL: unchanged. Class NVFP4 with GLOBAL_LAYER: an input scale of 0 in desc stands for
+ * the largest of all experts of the checkpoint's layer; a checkpoint without input scales is
+ * UNSUPPORTED with GLOBAL_LAYER and GLOBAL_EXPERT, one that is zero, negative or not finite INVALID
+ * (the tensor by name). Other classes do not mind them. Several threads may load at once. Errors:
+ * the layer's status and reason; INVALID: desc contradicts the tensors, a global or block scale is
+ * not finite (the tensor by name); SYSTEM; and those of fp4moe_layer_begin and _finish. */
 FP4MOE_API fp4moe_status fp4moe_checkpoint_load_layer(const fp4moe_checkpoint *checkpoint, size_t i,
                                                       fp4moe_context *context,
                                                       const fp4moe_layer_desc *desc,

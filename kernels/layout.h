@@ -20,7 +20,9 @@
  *
  *   w13 panels alternate gate 0, up 0, gate 1, up 1, ... (ungated: up 0, up 1, ...), whatever the
  *   order on disk, and so do their scales and biases. w2 panels are the output columns 0..15, ...
- *   Globals: FP32 gate, up, down. Biases: FP32, one a row, 0 where the checkpoint has none. */
+ *   Globals: FP32 gate, up, down, and from FP4MOE_INPUT_SCALES on the expert's input scales of
+ *   gate/up and down, 0 where the layer has none of experts. Biases: FP32, one a row, 0 where the
+ * checkpoint has none. */
 #ifndef FP4MOE_LAYOUT_H
 #define FP4MOE_LAYOUT_H
 
@@ -31,6 +33,7 @@ enum {
   FP4MOE_PANEL = 16,         /* output rows of a panel */
   FP4MOE_VECTOR_K = 8,       /* k of one 64-byte vector */
   FP4MOE_ALIGN = 64,         /* of panels, scales, rows, tiles */
+  FP4MOE_INPUT_SCALES = 3,   /* index among a record's globals */
   FP4MOE_LAYOUT_ID = 1,      /* this picture */
   FP4MOE_RECORD_VERSION = 1, /* of the header */
 };

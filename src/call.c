@@ -113,17 +113,21 @@ static void size_scratch(fp4moe_call *c) {
             max_size(unpacked, fp4_align(fp4_unpacked_bytes(c->plan->act_class, block, s->group)));
     }
   }
-  panels += 2; /* class i8 rounds up to whole 32-column groups */
+  panels += 2; /* a unit rounds up to whole 32-column groups */
   c->panel_bytes = panels * unpacked;
   c->acc_bytes = FP4MOE_ROW_BLOCK * panels * FP4MOE_PANEL * sizeof(float);
   c->scratch_bytes =
       c->panel_bytes + 2 * c->acc_bytes + fp4_align(s->hidden * sizeof(float)) + 4096;
 }
 
-/* Few tokens have few units: class i8 then lets two units share a 32-column group of h, and the one
- * that ends it last quantises it. Otherwise a unit owns whole groups. */
+static int has_groups32(const fp4moe_call *c) {
+  return fp4_quant_group(c->plan->quant_class) == 32;
+}
+
+/* Few tokens have few units: two of them then may share a 32-column group of h, and the one that
+ * ends it last quantises it. Otherwise a unit owns whole groups. */
 static int splits_groups(const fp4moe_call *c) {
-  return c->plan->act_class == FP4MOE_ACT_I8 && c->batch.tokens <= FP4MOE_SPLIT_TOKENS;
+  return has_groups32(c) && c->batch.tokens <= FP4MOE_SPLIT_TOKENS;
 }
 
 /* Takes an aligned part of the workspace; base NULL: counts. */
@@ -156,11 +160,16 @@ size_t fp4moe_call_layout(fp4moe_call *c, uint8_t *base, size_t piece) {
   c->row_weight = take(start, &used, rows * sizeof *c->row_weight);
   c->x_row = take(start, &used, rows * sizeof *c->x_row);
   c->h_row = take(start, &used, rows * sizeof *c->h_row);
-  c->x = take(start, &used, piece * c->x_row_bytes);
+  c->x = take(start, &used, (fp4moe_call_x_by_row(c) ? rows : piece) * c->x_row_bytes);
   c->h = take(start, &used, rows * c->h_row_bytes);
-  if (splits_groups(c)) {
-    size_t i = c->layer->desc.intermediate;
+  size_t i = c->layer->desc.intermediate;
+  if (splits_groups(c) || fp4moe_call_dynamic(c))
     c->h_wide = take(start, &used, rows * i * sizeof *c->h_wide);
+  if (fp4moe_call_dynamic(c)) {
+    c->x_scale = take(start, &used, piece * sizeof *c->x_scale);
+    c->h_scale = take(start, &used, rows * sizeof *c->h_scale);
+  }
+  if (splits_groups(c)) {
     c->group_done = take(start, &used, most * fp4_blocks32(i) * sizeof *c->group_done);
   }
   c->partial = take(start, &used, c->cut.runs * piece * c->partial_stride * sizeof(float));
@@ -305,7 +314,7 @@ static void place_rows(fp4moe_call *c) {
       float w = fp4moe_call_weight(c, c->token0 + t, s);
       c->row_token[row] = (uint32_t)t;
       c->row_weight[row] = c->layer->desc.router_weight_on_input ? 1 : w;
-      c->x_row[row] = c->x + t * c->x_row_bytes;
+      c->x_row[row] = c->x + (fp4moe_call_x_by_row(c) ? row : t) * c->x_row_bytes;
       c->h_row[row] = c->h + row * c->h_row_bytes;
     }
 }
@@ -313,7 +322,7 @@ static void place_rows(fp4moe_call *c) {
 /* w13 panels of one phase-1 unit. */
 static size_t unit_panels(const fp4moe_call *c) {
   size_t pair = c->layer->shape.gated ? 2 : 1;
-  return c->plan->act_class == FP4MOE_ACT_I8 && !splits_groups(c) ? 2 * pair : pair;
+  return has_groups32(c) && !splits_groups(c) ? 2 * pair : pair;
 }
 
 static size_t groups13(const fp4moe_call *c) {

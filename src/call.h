@@ -49,7 +49,13 @@ typedef struct fp4moe_phase {
   atomic_uint ended;
 } fp4moe_phase;
 
-enum { FP4MOE_QUANT_PHASE, FP4MOE_GATE_UP_PHASE, FP4MOE_DOWN_PHASE, FP4MOE_CALL_PHASES };
+enum {
+  FP4MOE_QUANT_X_PHASE,
+  FP4MOE_GATE_UP_PHASE,
+  FP4MOE_QUANT_H_PHASE, /* dynamic globals only */
+  FP4MOE_DOWN_PHASE,
+  FP4MOE_CALL_PHASES
+};
 
 /* What a team's thread 0 tells the others. */
 typedef struct fp4moe_notice {
@@ -78,8 +84,9 @@ struct fp4moe_call {
   uint32_t *row_token; /* [piece * top_k], within the piece */
   float *row_weight;
   const void **x_row, **h_row;
-  uint8_t *x, *h;          /* activation rows of tokens, of rows */
-  float *h_wide;           /* split groups: [rows][I] before the quantiser, else NULL */
+  uint8_t *x, *h;           /* activation rows of tokens (rows: x_by_row), of rows */
+  float *x_scale, *h_scale; /* dynamic globals: 1/G of tokens, of rows; else NULL */
+  float *h_wide; /* split groups, dynamic globals: [rows][I] before the quantiser, else NULL */
   atomic_uint *group_done; /* split groups: [actives][I/32] columns there, else NULL */
   float *partial;          /* [runs][piece][partial_stride] */
   size_t partial_stride;   /* floats */
@@ -94,6 +101,10 @@ struct fp4moe_call {
 };
 
 size_t fp4moe_dtype_bytes(fp4moe_dtype dtype);
+
+/* Class nvfp4: is x quantised per (token, slot); has each row a global of its own? */
+int fp4moe_call_x_by_row(const fp4moe_call *call);
+int fp4moe_call_dynamic(const fp4moe_call *call);
 
 /* Checks the batch and fills the call but for its workspace. */
 fp4moe_status fp4moe_call_init(fp4moe_call *call, const fp4moe_layer *layer,

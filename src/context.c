@@ -170,6 +170,8 @@ fp4moe_status fp4moe_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
   fp4moe_text t = {buf, cap, 0}, table_about = {about, sizeof about, 0};
   fp4moe_status status = fp4moe_take_struct(&d, sizeof d, desc, "fp4moe_layer_desc");
   if (!status) status = fp4moe_take_struct(&p, sizeof p, problem, "fp4moe_problem");
+  if (d.input_scale_gate_up == 0 && d.input_scale_down == 0 && fp4moe_reads_layer_scales(&d))
+    d.input_scale_gate_up = d.input_scale_down = 1; /* not known yet, and they choose nothing */
   if (!status) status = fp4moe_layer_desc_check(&d);
   if (status) return status;
   pthread_mutex_lock(&ctx->table_lock);

@@ -2,6 +2,7 @@
  *
  *   prepare   group rows by expert; bring each token into the class's activation form, once
  *   phase 1   unit (expert, rows, w13 panels): matmul, bias, activation, h in the form of phase 2
+ *             (dynamic globals, quantise.c: a phase of its own brings h into that form)
  *   phase 2   unit (run of experts, tokens, output panels): matmul, bias, router weight, added into
  *             the unit's own piece of the run's partial sums; the unit that ends a piece last adds
  *             the runs in ascending order and writes y
@@ -14,8 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "call.h"
-#include "quant.h"
+#include "quantise.h"
 #include "status.h"
 
 /* ---- Workers ---- */
@@ -142,56 +142,6 @@ static void multiply(const fp4moe_call *c, const product *x, uint8_t *unpacked) 
 
 /* ---- Units ---- */
 
-enum { QUANT_TOKENS = 8 };
-
-/* x of QUANT_TOKENS tokens into activation rows, times the router weight where that goes first. */
-static size_t quant_unit(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
-  size_t h = c->layer->desc.hidden, end = (unit + n) * QUANT_TOKENS;
-  float *weighted = (float *)(void *)(scratch + c->panel_bytes + 2 * c->acc_bytes);
-  for (size_t t = unit * QUANT_TOKENS; t < end && t < c->tokens; t++) {
-    const void *x = (const uint8_t *)c->batch.x + (c->token0 + t) * c->batch.x_stride;
-    fp4moe_dtype dtype = c->batch.x_dtype;
-    if (c->layer->desc.router_weight_on_input && !c->offsets) {
-      float w = fp4moe_call_weight(c, c->token0 + t, 0);
-      for (size_t i = 0; i < h; i++) weighted[i] = fp4_load(x, dtype, i) * w;
-      x = weighted;
-      dtype = FP4MOE_F32;
-    }
-    c->plan->quant->fn.quant(x, dtype, h, c->x + t * c->x_row_bytes, 0, h, 1);
-  }
-  return n;
-}
-
-static float code_scale(const fp4moe_call *c) {
-  return c->plan->act_class == FP4MOE_ACT_I8 ? 0.5f : 1.0f; /* i8 codes are 2 * e2m1 */
-}
-
-/* h of a unit into the form that phase 2 reads. */
-static void quant_h(const fp4moe_call *c, const fp4moe_unit1 *u, const float *h, size_t column,
-                    size_t columns) {
-  for (size_t r = 0; r < u->rows; r++)
-    c->plan->quant->fn.quant(h + r * columns, FP4MOE_F32, columns,
-                             c->h + (u->row + r) * c->h_row_bytes, column,
-                             c->layer->shape.intermediate, 1);
-}
-
-/* The same where 32-column groups are shared: who brings a group's last columns quantises it. */
-static void quant_h_shared(const fp4moe_call *c, const fp4moe_unit1 *u, const float *h,
-                           size_t column, size_t columns) {
-  size_t all = c->layer->shape.intermediate, end = column + columns;
-  atomic_uint *done = c->group_done + (size_t)(u->active - c->active) * fp4_blocks32(all);
-  for (size_t r = 0; r < u->rows; r++)
-    memcpy(c->h_wide + (u->row + r) * all + column, h + r * columns, columns * sizeof *h);
-  for (size_t at = column; at < end; at = (at / 32 + 1) * 32) {
-    size_t group = at / 32 * 32, size = all - group < 32 ? all - group : 32;
-    size_t mine = (end < group + size ? end : group + size) - at;
-    if (atomic_fetch_add(&done[at / 32], (unsigned)mine) + mine < size) continue;
-    for (size_t r = u->row; r < u->row + u->rows; r++)
-      c->plan->quant->fn.quant(c->h_wide + r * all + group, FP4MOE_F32, size,
-                               c->h + r * c->h_row_bytes, group, all, 1);
-  }
-}
-
 static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
   const fp4moe_shape *s = &c->layer->shape;
   const fp4moe_activation *a = &c->layer->desc.activation;
@@ -205,6 +155,7 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
   product x = {u.active,  FP4MOE_GATE_UP,   u.panel, u.panels, 0,
                s->hidden, c->x_row + u.row, u.rows,  acc};
   multiply(c, &x, scratch);
+  if (c->x_scale) fp4moe_scale_rows(c, FP4MOE_GATE_UP, u.row, u.rows, FP4MOE_PANEL * u.panels, acc);
   size_t halves = s->gated ? 2 : 1, h_panels = u.panels / halves;
   size_t column = u.panel / halves * FP4MOE_PANEL, columns = h_panels * FP4MOE_PANEL;
   fp4moe_act_args args = {
@@ -213,8 +164,8 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
       .acc = acc,
       .acc_stride = FP4MOE_PANEL * u.panels,
       .bias = record->flags & FP4MOE_RECORD_BIAS_13 ? bias + u.panel * FP4MOE_PANEL : NULL,
-      .gate_scale = code_scale(c) * global[0],
-      .up_scale = code_scale(c) * global[1],
+      .gate_scale = fp4moe_sum_scale(c, u.active->record, FP4MOE_GATE_UP, global[0]),
+      .up_scale = fp4moe_sum_scale(c, u.active->record, FP4MOE_GATE_UP, global[1]),
       .alpha = a->alpha,
       .beta = a->beta,
       .limit = a->limit > 0 ? a->limit : INFINITY,
@@ -223,7 +174,7 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
       .h_stride = columns,
   };
   c->plan->act->fn.act(&args);
-  (c->group_done ? quant_h_shared : quant_h)(c, &u, h, column, columns);
+  fp4moe_quant_h(c, &u, h, column, columns);
   return done;
 }
 
@@ -251,12 +202,13 @@ static void add_segment(const fp4moe_call *c, const fp4moe_unit2 *u, size_t segm
                  m,
                  (float *)(void *)(scratch + c->panel_bytes)};
     multiply(c, &x, scratch);
+    if (c->h_scale) fp4moe_scale_rows(c, FP4MOE_DOWN, row, m, FP4MOE_PANEL * u->panels, x.acc);
     fp4moe_combine_args args = {
         .m = m,
         .panels = u->panels,
         .acc = x.acc,
         .acc_stride = FP4MOE_PANEL * u->panels,
-        .scale = code_scale(c) * global[2],
+        .scale = fp4moe_sum_scale(c, a->record, FP4MOE_DOWN, global[2]),
         .bias =
             !part && record->flags & FP4MOE_RECORD_BIAS_2 ? bias + u->panel * FP4MOE_PANEL : NULL,
         .weight = c->row_weight + row,
@@ -330,13 +282,14 @@ static void set_phase(fp4moe_call *c, int which, fp4moe_unit_fn *run, size_t uni
 
 /* The piece's rows, units and counters: one thread's work. Few tokens are quantised on the way. */
 static void begin_piece(fp4moe_call *c, size_t token0, size_t tokens) {
-  size_t blocks = (tokens + QUANT_TOKENS - 1) / QUANT_TOKENS;
   fp4moe_call_group(c, token0, tokens);
-  if (blocks == 1) {
-    quant_unit(c, 0, 1, c->scratch);
-    blocks = 0;
+  size_t x_units = fp4moe_quant_x_units(c), h_units = fp4moe_quant_h_units(c);
+  if (x_units == 1) {
+    fp4moe_quant_x(c, 0, 1, c->scratch);
+    x_units = 0;
   }
-  set_phase(c, FP4MOE_QUANT_PHASE, quant_unit, blocks, blocks);
+  set_phase(c, FP4MOE_QUANT_X_PHASE, fp4moe_quant_x, x_units, x_units);
+  set_phase(c, FP4MOE_QUANT_H_PHASE, fp4moe_quant_h_rows, h_units, h_units);
   set_phase(c, FP4MOE_GATE_UP_PHASE, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP),
             fp4moe_call_most(c, FP4MOE_GATE_UP));
   set_phase(c, FP4MOE_DOWN_PHASE, unit_down, fp4moe_call_units(c, FP4MOE_DOWN),
@@ -349,9 +302,11 @@ static void run_piece(fp4moe_call *c, size_t token0, size_t tokens, fp4moe_stats
   uint64_t start = time_of(c), ns = 0, wait = 0;
   if (!team || team->ith == 0) begin_piece(c, token0, tokens);
   if (team) team->barrier(team->arg);
-  run_phase(c, FP4MOE_QUANT_PHASE, &ns, &wait);
+  run_phase(c, FP4MOE_QUANT_X_PHASE, &ns, &wait);
   stats->prepare_ns += time_of(c) - start;
   run_phase(c, FP4MOE_GATE_UP_PHASE, &stats->phase1_ns, &stats->phase1_wait_ns);
+  if (fp4moe_call_dynamic(c))
+    run_phase(c, FP4MOE_QUANT_H_PHASE, &stats->phase1_ns, &stats->phase1_wait_ns);
   run_phase(c, FP4MOE_DOWN_PHASE, &stats->phase2_ns, &stats->phase2_wait_ns);
 }
 

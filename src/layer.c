@@ -21,13 +21,43 @@ static fp4moe_status check_sizes(const fp4moe_layer_desc *d) {
   return FP4MOE_OK;
 }
 
+static fp4moe_status check_input_scale(const char *name, float scale) {
+  if (fp4moe_is_input_scale(scale)) return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID, "%s is %g, expected 2^-100..2^100", name, (double)scale);
+}
+
+static fp4moe_status check_precision(const fp4moe_layer_desc *d) {
+  static const char *const names[] = {"F32", "BF16", "INT8", "MXFP8", "NVFP4"};
+  int mxfp8 = d->precision == FP4MOE_PRECISION_MXFP8,
+      nvfp4 = d->precision == FP4MOE_PRECISION_NVFP4;
+  if ((unsigned)d->precision > FP4MOE_PRECISION_NVFP4)
+    return fp4moe_fail(FP4MOE_UNSUPPORTED,
+                       "precision is %d, expected F32, BF16, INT8, MXFP8 or NVFP4",
+                       (int)d->precision);
+  if ((mxfp8 && d->format != FP4MOE_MXFP4) || (nvfp4 && d->format != FP4MOE_NVFP4))
+    return fp4moe_fail(FP4MOE_UNSUPPORTED, "precision %s with format %s: its weights are %s",
+                       names[d->precision], d->format == FP4MOE_MXFP4 ? "MXFP4" : "NVFP4",
+                       mxfp8 ? "MXFP4" : "NVFP4");
+  if ((unsigned)d->input_global > FP4MOE_GLOBAL_TOKEN)
+    return fp4moe_fail(FP4MOE_INVALID, "input_global is %d, expected LAYER, EXPERT or TOKEN",
+                       (int)d->input_global);
+  if (fp4moe_reads_layer_scales(d)) {
+    fp4moe_status status = check_input_scale("input_scale_gate_up", d->input_scale_gate_up);
+    return status ? status : check_input_scale("input_scale_down", d->input_scale_down);
+  }
+  if ((!nvfp4 && d->input_global) || d->input_scale_gate_up != 0 || d->input_scale_down != 0)
+    return fp4moe_fail(
+        FP4MOE_INVALID, "input_global %d, input scales %g and %g: precision %s%s has none",
+        (int)d->input_global, (double)d->input_scale_gate_up, (double)d->input_scale_down,
+        names[d->precision], nvfp4 ? " with EXPERT or TOKEN" : "");
+  return FP4MOE_OK;
+}
+
 fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *d) {
   if ((unsigned)d->format > FP4MOE_NVFP4)
     return fp4moe_fail(FP4MOE_INVALID, "format is %d, expected MXFP4 or NVFP4", (int)d->format);
-  if ((unsigned)d->precision > FP4MOE_PRECISION_INT8)
-    return fp4moe_fail(FP4MOE_UNSUPPORTED, "precision is %d, expected F32, BF16 or INT8",
-                       (int)d->precision);
-  fp4moe_status status = check_sizes(d);
+  fp4moe_status status = check_precision(d);
+  if (!status) status = check_sizes(d);
   return status ? status : fp4moe_activation_check(&d->activation);
 }
 
@@ -80,12 +110,25 @@ fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
   return status;
 }
 
+/* A record that another class has packed may be without. */
+static fp4moe_status check_input_scales(const fp4moe_layer *layer) {
+  for (size_t e = 0; e < layer->desc.experts && fp4moe_reads_input_scales(&layer->desc); e++) {
+    const float *globals = (const void *)(fp4moe_layer_record(layer, e) + layer->shape.globals);
+    for (int i = FP4MOE_INPUT_SCALES; i < FP4MOE_INPUT_SCALES + 2; i++)
+      if (!fp4moe_is_input_scale(globals[i]))
+        return fp4moe_fail(FP4MOE_INVALID, "expert %zu has no input scale of %s", e,
+                           i == FP4MOE_INPUT_SCALES ? "gate and up" : "down");
+  }
+  return FP4MOE_OK;
+}
+
 fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer) {
   if (layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is already finished");
   for (size_t e = 0; e < layer->desc.experts; e++)
     if (atomic_load(&layer->state[e]) != 2)
       return fp4moe_fail(FP4MOE_INVALID, "expert %zu was never set", e);
-  fp4moe_status status = fp4moe_context_select(layer->ctx, &layer->desc, &layer->plan);
+  fp4moe_status status = check_input_scales(layer);
+  if (!status) status = fp4moe_context_select(layer->ctx, &layer->desc, &layer->plan);
   if (!status) layer->finished = 1;
   return status;
 }

@@ -44,6 +44,19 @@ void fp4moe_record_restore(const fp4moe_shape *shape, const uint8_t *record, int
 fp4moe_status fp4moe_record_verify(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
                                    const uint8_t *record);
 
+/* A multiplier that class NVFP4 takes: neither it nor its reciprocal leaves the normal numbers. */
+static inline int fp4moe_is_input_scale(float scale) {
+  return scale >= 0x1p-100f && scale <= 0x1p100f;
+}
+
+/* Does the class read the input scales of the layer, or of experts? */
+static inline int fp4moe_reads_layer_scales(const fp4moe_layer_desc *desc) {
+  return desc->precision == FP4MOE_PRECISION_NVFP4 && desc->input_global == FP4MOE_GLOBAL_LAYER;
+}
+static inline int fp4moe_reads_input_scales(const fp4moe_layer_desc *desc) {
+  return desc->precision == FP4MOE_PRECISION_NVFP4 && desc->input_global == FP4MOE_GLOBAL_EXPERT;
+}
+
 /* Checks a desc's fields. */
 fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *desc);
 

@@ -57,11 +57,21 @@ fp4moe_status fp4moe_request_globs(fp4moe_request *request, const char *globs, c
 
 /* ---- Capability ---- */
 
-fp4moe_act_class fp4moe_act_class_of(fp4moe_precision precision) {
+fp4moe_act_class fp4moe_quant_class_of(fp4moe_precision precision) {
   static const fp4moe_act_class of[] = {[FP4MOE_PRECISION_F32] = FP4MOE_ACT_F32,
                                         [FP4MOE_PRECISION_BF16] = FP4MOE_ACT_BF16,
-                                        [FP4MOE_PRECISION_INT8] = FP4MOE_ACT_I8};
+                                        [FP4MOE_PRECISION_INT8] = FP4MOE_ACT_I8,
+                                        [FP4MOE_PRECISION_MXFP8] = FP4MOE_ACT_MXFP8,
+                                        [FP4MOE_PRECISION_NVFP4] = FP4MOE_ACT_NVFP4};
   return of[precision];
+}
+
+fp4moe_act_class fp4moe_act_class_of(fp4moe_precision precision) {
+  return fp4_row_form(fp4moe_quant_class_of(precision));
+}
+
+fp4moe_act_class fp4moe_op_class(fp4moe_op op, fp4moe_precision precision) {
+  return op == FP4MOE_OP_QUANT ? fp4moe_quant_class_of(precision) : fp4moe_act_class_of(precision);
 }
 
 uint32_t fp4moe_judge(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
@@ -71,7 +81,7 @@ uint32_t fp4moe_judge(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
   if (!fp4moe_cpu_has(k->isa)) why |= FP4MOE_NO_ISA;
   if (k->isa > s->request->cap) why |= FP4MOE_NO_CAP;
   if (k->format != FP4MOE_ANY && k->format != (int)desc->format) why |= FP4MOE_NO_FORMAT;
-  if (k->act != FP4MOE_ANY && k->act != (int)fp4moe_act_class_of(desc->precision))
+  if (k->act != FP4MOE_ANY && k->act != (int)fp4moe_op_class(k->op, desc->precision))
     why |= FP4MOE_NO_CLASS;
   if (k->kind != FP4MOE_ANY && (k->kind != (int)a->kind || k->gated != a->gated))
     why |= FP4MOE_NO_ACTIVATION;
@@ -206,6 +216,8 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
   fp4moe_status status;
   memset(plan, 0, sizeof *plan);
   plan->act_class = fp4moe_act_class_of(desc->precision);
+  plan->quant_class = fp4moe_quant_class_of(desc->precision);
+  plan->input_global = desc->input_global;
   const struct {
     fp4moe_op op;
     const fp4moe_kernel **at;

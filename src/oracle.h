@@ -36,7 +36,13 @@ typedef struct fp4moe_selector {
 /* Parses globs into the request: INVALID where one matches no kernel. */
 fp4moe_status fp4moe_request_globs(fp4moe_request *request, const char *globs, const char *origin);
 
+/* The class of a precision's quantiser, and of its rows and matmuls: MXFP8 and NVFP4 run on those
+ * of BF16, and so share its entries of the table. */
+fp4moe_act_class fp4moe_quant_class_of(fp4moe_precision precision);
 fp4moe_act_class fp4moe_act_class_of(fp4moe_precision precision);
+
+/* The class that a kernel of this op must have. */
+fp4moe_act_class fp4moe_op_class(fp4moe_op op, fp4moe_precision precision);
 
 /* Reasons against `kernel` for a layer, 0 = eligible. */
 uint32_t fp4moe_judge(const fp4moe_selector *s, const fp4moe_layer_desc *desc,

@@ -28,7 +28,7 @@ enum {
   FP4MOE_MAX_PANELS = 12,    /* of a recipe */
   FP4MOE_ROW_BLOCK = 256,    /* rows of an expert in one unit, at most */
   FP4MOE_TOKEN_BLOCK = 1024, /* tokens of a phase-2 unit, at most */
-  FP4MOE_SPLIT_TOKENS = 8    /* class i8: up to here a 32-column group of h may have two units */
+  FP4MOE_SPLIT_TOKENS = 8    /* up to here a 32-column group of h may have two units */
 };
 
 typedef struct fp4moe_recipe {
@@ -55,7 +55,9 @@ typedef struct fp4moe_schedule {
 enum { FP4MOE_SCHEDULES = 64 };
 
 typedef struct fp4moe_plan {
-  fp4moe_act_class act_class;
+  fp4moe_act_class act_class;       /* of rows and matmuls */
+  fp4moe_act_class quant_class;     /* of the quantiser */
+  fp4moe_input_global input_global; /* class nvfp4 */
   const fp4moe_kernel *quant, *act, *combine, *store;
   fp4moe_recipe recipe[FP4MOE_PHASES][FP4MOE_BUCKETS];
   /* For an expert whose MXFP4 scales leave the foldable range (layout.h): scale after the dot. */

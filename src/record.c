@@ -81,11 +81,22 @@ static fp4moe_status check_projection(const fp4moe_layer_desc *desc, const place
   if (!isfinite(w->global) || (desc->format == FP4MOE_MXFP4 && w->global != 1))
     return fp4moe_fail(FP4MOE_INVALID, "%s.global is %g, expected %s", p->name, (double)w->global,
                        desc->format == FP4MOE_MXFP4 ? "1" : "a finite number");
+  if (fp4moe_reads_input_scales(desc) && !fp4moe_is_input_scale(w->input_scale))
+    return fp4moe_fail(FP4MOE_INVALID, "%s.input_scale is %g, expected 2^-100..2^100", p->name,
+                       (double)w->input_scale);
   if (w->bias && w->bias_dtype > FP4MOE_BF16)
     return fp4moe_fail(FP4MOE_INVALID, "%s.bias_dtype is %d, expected F32, F16 or BF16", p->name,
                        (int)w->bias_dtype);
   return check_scales(desc->format, p, w->scales, w->scales_stride ? w->scales_stride : blocks,
                       blocks);
+}
+
+/* The expert's input scales of gate/up and down, 0 where it has none that serves: the record is the
+ * same for every class. */
+static void pack_input_scales(const fp4moe_shape *s, const fp4moe_expert_weights *w, float *to) {
+  float gate = s->gated ? w->gate.input_scale : w->up.input_scale, up = w->up.input_scale;
+  to[0] = fp4moe_is_input_scale(gate) && fp4moe_is_input_scale(up) ? fmaxf(gate, up) : 0;
+  to[1] = fp4moe_is_input_scale(w->down.input_scale) ? w->down.input_scale : 0;
 }
 
 /* Is a non-zero block of this panel outside the scales that fold into BF16? */
@@ -182,9 +193,10 @@ fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_sha
     if (status) return status;
   }
   zero_gaps(shape, record);
+  float *globals = (float *)(void *)(record + shape->globals);
+  pack_input_scales(shape, weights, globals + FP4MOE_INPUT_SCALES);
   for (int i = first; i < 3; i++) {
     place p = place_of(shape, i);
-    float *globals = (float *)(void *)(record + shape->globals);
     globals[i] = w[i]->global;
     if (pack_projection(shape, &p, w[i], record))
       header.flags |= i == 2 ? FP4MOE_RECORD_WIDE_2 : FP4MOE_RECORD_WIDE_13;

@@ -8,6 +8,15 @@ enum { mxfp8 = FP4MOE_ACT_MXFP8, nvfp4 = FP4MOE_ACT_NVFP4 };
 enum { bf16x4 = bf16, s8 = i8, s8x8 = i8 };
 enum { none = FP4MOE_ANY };
 
+/* The weights that go with a class's activations. */
+enum {
+  weights_of_f32 = none,
+  weights_of_bf16 = none,
+  weights_of_i8 = none,
+  weights_of_mxfp8 = mx,
+  weights_of_nvfp4 = nv
+};
+
 #define ROW(id, op, isa, format, act, form, kind, gated, mr, nr, err, rev, member)                 \
   {#id, op, FP4MOE_ISA_##isa, format, act, form, kind, gated, mr, nr, err, rev, {.member = id}},
 
@@ -15,8 +24,8 @@ enum { none = FP4MOE_ANY };
   ROW(fp4moe_unpack_##w##_##a##_##isa, FP4MOE_OP_UNPACK, isa, w, a, FP4MOE_FORM_##a, none, none,   \
       0, 0, 0, rev, unpack)
 #define QUANT(a, isa, rev)                                                                         \
-  ROW(fp4moe_quant_##a##_##isa, FP4MOE_OP_QUANT, isa, none, a, none, none, none, 0, 0, 0, rev,     \
-      quant)
+  ROW(fp4moe_quant_##a##_##isa, FP4MOE_OP_QUANT, isa, weights_of_##a, a, none, none, none, 0, 0,   \
+      0, rev, quant)
 #define GEMV(w, a, mr, nr, isa, err, rev)                                                          \
   ROW(fp4moe_gemv_##w##_##a##_##mr##x##nr##_##isa, FP4MOE_OP_GEMV, isa, w, a, none, none, none,    \
       mr, nr, err, rev, matmul)

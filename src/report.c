@@ -99,6 +99,10 @@ static void write_text_report(report *r, const char *table_text) {
                   fp4moe_class_name((int)r->plan->act_class), r->desc->activation.gated, r->rows,
                   fp4moe_bucket_rows(r->bucket), r->bucket == FP4MOE_BUCKETS - 1 ? " and more" : "",
                   r->s->host->allowed_cores, activation);
+  if (r->plan->quant_class != r->plan->act_class)
+    fp4moe_text_add(t, "class %s: matmuls of %s, whose entries of the table serve it\n",
+                    fp4moe_class_name((int)r->plan->quant_class),
+                    fp4moe_class_name((int)r->plan->act_class));
   fp4moe_text_add(t, "%s", table_text);
   for (int p = 0; p < FP4MOE_PHASES; p++) text_recipe(r, p);
   for (int op = 0; op < FP4MOE_OPS; op++) {
@@ -144,13 +148,13 @@ static void write_json_report(report *r, const char *table_text) {
   fp4moe_text *t = r->out;
   char activation[FP4MOE_ACTIVATION_TEXT];
   fp4moe_activation_text(&r->desc->activation, activation);
-  fp4moe_text_add(t,
-                  "{\"format\":\"%s\",\"class\":\"%s\",\"gated\":%s,\"activation\":\"%s\","
-                  "\"rows_per_expert\":%zu,\"bucket\":%zu,\"cores\":%zu,\"table\":",
-                  fp4moe_format_name((int)r->desc->format),
-                  fp4moe_class_name((int)r->plan->act_class),
-                  r->desc->activation.gated ? "true" : "false", activation, r->rows,
-                  fp4moe_bucket_rows(r->bucket), r->s->host->allowed_cores);
+  fp4moe_text_add(
+      t,
+      "{\"format\":\"%s\",\"class\":\"%s\",\"matmul_class\":\"%s\",\"gated\":%s,\"activation\":\"%s\","
+      "\"rows_per_expert\":%zu,\"bucket\":%zu,\"cores\":%zu,\"table\":",
+      fp4moe_format_name((int)r->desc->format), fp4moe_class_name((int)r->plan->quant_class),
+      fp4moe_class_name((int)r->plan->act_class), r->desc->activation.gated ? "true" : "false",
+      activation, r->rows, fp4moe_bucket_rows(r->bucket), r->s->host->allowed_cores);
   fp4moe_text_json(t, table_text);
   fp4moe_text_add(t, ",");
   for (int p = 0; p < FP4MOE_PHASES; p++) json_recipe(r, p);

@@ -16,7 +16,8 @@
 enum { MAX_BYTES = 8 << 20, REPORT_BYTES = 16384, MAX_WORDS = 24 };
 
 static const char *const format_names[] = {"mxfp4", "nvfp4"};
-static const char *const class_names[] = {"f32", "bf16", "int8"};
+/* Entries have the first three; the others name quantisers (kernel.h). */
+static const char *const class_names[] = {"f32", "bf16", "int8", "mxfp8", "nvfp4"};
 static const char *const phase_names[] = {"gate_up", "down"};
 
 const char *fp4moe_format_name(int format) { return format_names[format]; }

@@ -81,7 +81,7 @@ void fp4moe_table_soft(const fp4moe_host *host, char line[192]);
 void fp4moe_table_sort(fp4moe_table *table);
 
 const char *fp4moe_format_name(int format); /* "mxfp4", "nvfp4" */
-const char *fp4moe_class_name(int act);     /* "f32", "bf16", "int8" */
+const char *fp4moe_class_name(int act);     /* "f32", "bf16", "int8", "mxfp8", "nvfp4" */
 const char *fp4moe_phase_name(int phase);   /* "gate_up", "down" */
 
 /* The default path to write: FP4MOE_TABLE's, else root /etc/fp4moe/table, else the cache's. */

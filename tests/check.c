@@ -131,7 +131,10 @@ const fp4moe_kernel *check_spec(const fp4moe_kernel *row) {
 }
 
 const fp4moe_kernel *check_c_quant(int act) {
-  return find_c(FP4MOE_OP_QUANT, FP4MOE_ANY, act, FP4MOE_ANY, FP4MOE_ANY, FP4MOE_ANY);
+  int format = act == FP4MOE_ACT_MXFP8   ? (int)FP4MOE_MXFP4
+               : act == FP4MOE_ACT_NVFP4 ? (int)FP4MOE_NVFP4
+                                         : FP4MOE_ANY;
+  return find_c(FP4MOE_OP_QUANT, format, act, FP4MOE_ANY, FP4MOE_ANY, FP4MOE_ANY);
 }
 
 const fp4moe_kernel *check_c_unpack(int format, int form) {

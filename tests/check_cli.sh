@@ -191,8 +191,8 @@ expect 2 run "$gptoss" --rank 1 --ranks 2 --split intermediate
 says '96 / 2 ranks'
 expect 2 run "$gptoss" --layer 7
 says 'layer 7'
-expect 2 run "$gptoss" --precision mxfp8
-says mxfp8
+expect 2 run "$gptoss" --precision nvfp4
+says "NVFP4 with format MXFP4"
 expect 2 run "$gptoss" --activation no-such-act
 says no-such-act
 expect 2 run "$gptoss" --check y --tolerance 1

@@ -58,7 +58,8 @@ static void take_rows(op_bench *b) {
 /* The class in which a kernel runs. */
 static fp4moe_precision class_of(const op_bench *b, const fp4moe_kernel *kernel) {
   for (int c = 0; c < OP_CLASSES; c++)
-    if ((int)fp4moe_act_class_of((fp4moe_precision)c) == kernel->act) return (fp4moe_precision)c;
+    if ((int)fp4moe_op_class(kernel->op, (fp4moe_precision)c) == kernel->act)
+      return (fp4moe_precision)c;
   return b->problem->precision;
 }
 

@@ -9,8 +9,11 @@
 #include "head.h"
 
 /* Twice what a class keeps over a layer's tokens: the few that are sampled scatter. */
-static const double class_bound[] = {
-    [FP4MOE_PRECISION_F32] = 2e-5, [FP4MOE_PRECISION_BF16] = 1e-2, [FP4MOE_PRECISION_INT8] = 3e-2};
+static const double class_bound[] = {[FP4MOE_PRECISION_F32] = 2e-5,
+                                     [FP4MOE_PRECISION_BF16] = 1e-2,
+                                     [FP4MOE_PRECISION_INT8] = 3e-2,
+                                     [FP4MOE_PRECISION_MXFP8] = 1e-1,
+                                     [FP4MOE_PRECISION_NVFP4] = 4e-1};
 static const double most_efficiency = 1.05;
 
 typedef struct figures {

@@ -48,6 +48,7 @@ typedef struct word {
 extern const word precision_words[], format_words[];
 const char *word_of(const word *words, int value);
 fp4moe_precision parse_precision(const char *text);
+fp4moe_input_global parse_input_global(const char *text);
 fp4moe_format parse_format(const char *text);
 
 /* The options that make an activation, in the order in which a command lists its own. */

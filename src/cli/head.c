@@ -54,8 +54,8 @@ ceilings head_limits(const ceilings *rounds, size_t count, size_t threads, int j
 }
 
 double class_rate(fp4moe_precision precision, const ceilings *c) {
-  const double rates[] = {[FP4MOE_PRECISION_F32] = c->f32_gflops,
-                          [FP4MOE_PRECISION_BF16] = c->bf16_gflops,
-                          [FP4MOE_PRECISION_INT8] = c->int8_gops};
-  return rates[precision];
+  const double rates[] = {[FP4MOE_ACT_F32] = c->f32_gflops,
+                          [FP4MOE_ACT_BF16] = c->bf16_gflops,
+                          [FP4MOE_ACT_I8] = c->int8_gops};
+  return rates[fp4moe_act_class_of(precision)];
 }

@@ -175,6 +175,8 @@ void problem_parse(int argc, char **argv, const char *usage, int for_bench, prob
 
 fp4moe_layer_desc problem_desc(const problem *p) {
   const preset *s = &p->shape;
+  /* Class nvfp4: random x and h are mostly within 4. */
+  float input_scale = p->precision == FP4MOE_PRECISION_NVFP4 ? 4.0f / 2688 : 0;
   return (fp4moe_layer_desc){
       .struct_size = sizeof(fp4moe_layer_desc),
       .hidden = s->hidden,
@@ -184,5 +186,7 @@ fp4moe_layer_desc problem_desc(const problem *p) {
       .precision = p->precision,
       .activation = s->activation,
       .router_weight_on_input = s->router_weight_on_input,
+      .input_scale_gate_up = input_scale,
+      .input_scale_down = input_scale,
   };
 }

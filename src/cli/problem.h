@@ -28,7 +28,7 @@ typedef struct problem {
   "    --hidden H --intermediate I --experts E --topk K --format mxfp4|nvfp4\n"                    \
   "    --activation NAME  silu (default), swiglu_oai, swiglustep, gelu, gelu_tanh, situ, relu2\n"  \
   "    --alpha A --beta B --limit L --linear-beta C --ungated   in place of its usual numbers\n"   \
-  "  --precision P        f32, bf16 or int8\n"                                                     \
+  "  --precision P        f32, bf16, int8, mxfp8 (MXFP4) or nvfp4 (NVFP4)\n"                       \
   "  --tokens LIST        tokens of each call, such as 1,16,256\n"                                 \
   "  --threads N          default: one per allowed core\n"                                         \
   "  --kernel GLOB        constrain the kernels (comma-separated globs)\n"                         \

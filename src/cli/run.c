@@ -7,10 +7,10 @@
 
 static const char usage[] =
     "usage: fp4moe run CHECKPOINT [--layer L] [--input IO.safetensors] [--output Y.safetensors]\n"
-    "                  [--check NAME --tolerance T] [--precision P] [--activation NAME]\n"
-    "                  [--alpha A --beta B --limit L --linear-beta C] [--router-weight-on-input]\n"
-    "                  [--tokens M] [--rank R --ranks N --split experts|intermediate]\n"
-    "                  [--threads N] [--json]\n"
+    "                  [[--check NAME] --tolerance T] [--precision P] [--input-global G]\n"
+    "                  [--activation NAME] [--alpha A --beta B --limit L --linear-beta C]\n"
+    "                  [--router-weight-on-input] [--tokens M]\n"
+    "                  [--rank R --ranks N --split experts|intermediate] [--threads N] [--json]\n"
     "\n"
     "Runs MoE layers of CHECKPOINT (a .safetensors file or a model directory). With --input one\n"
     "layer on the tokens of IO: x [M,H], topk_ids [M,k], topk_weights [M,k]. Without it every FP4\n"
@@ -19,9 +19,11 @@ static const char usage[] =
     "  --layer L            the layer's number\n"
     "  --input FILE         x (BF16, F16, F32), topk_ids (I32, I64), topk_weights (F32)\n"
     "  --output FILE        writes the result as tensor y (F32)\n"
-    "  --check NAME         compares with this tensor (F32) of IO; exit status 1 if ...\n"
+    "  --check NAME         compares with this tensor (F32) of IO: y, or y_mxfp8, y_w4a4 in class\n"
+    "                       mxfp8, nvfp4 when only the tolerance is given; exit status 1 if ...\n"
     "  --tolerance T        ... rel_l2 is above T\n"
-    "  --precision P        f32, bf16 (default) or int8\n"
+    "  --precision P        f32, bf16 (default), int8, mxfp8 (MXFP4) or nvfp4 (NVFP4)\n"
+    "  --input-global G     class nvfp4, the global of activations: layer (default), expert, token\n"
     "  --activation NAME    silu, swiglu_oai, swiglustep, gelu, gelu_tanh, situ or relu2, with its\n"
     "                       usual numbers, in place of the checkpoint's\n"
     "  --alpha A --beta B --limit L --linear-beta C   its numbers (limit 0: none)\n"
@@ -40,6 +42,7 @@ enum {
   CHECK,
   TOLERANCE,
   PRECISION,
+  INPUT_GLOBAL,
   ACTIVATION,
   ALPHA,
   BETA,
@@ -62,6 +65,7 @@ static const struct option options[] = {
     {"check", required_argument, NULL, CHECK},
     {"tolerance", required_argument, NULL, TOLERANCE},
     {"precision", required_argument, NULL, PRECISION},
+    {"input-global", required_argument, NULL, INPUT_GLOBAL},
     {"activation", required_argument, NULL, ACTIVATION},
     {"alpha", required_argument, NULL, ALPHA},
     {"beta", required_argument, NULL, BETA},
@@ -99,6 +103,9 @@ static void take(run_options *o, int option, const char *text) {
   case PRECISION:
     o->precision = parse_precision(text);
     break;
+  case INPUT_GLOBAL:
+    o->input_global = parse_input_global(text);
+    break;
   case ACTIVATION:
   case ALPHA:
   case BETA:
@@ -129,6 +136,13 @@ static void require_with(unsigned seen, int option, int other) {
     die("--%s needs --%s", options[option].name, options[other].name);
 }
 
+/* The tensor that a class's output is compared with: computed with the class's quantisers. */
+static const char *own_reference(fp4moe_precision precision) {
+  return precision == FP4MOE_PRECISION_MXFP8   ? "y_mxfp8"
+         : precision == FP4MOE_PRECISION_NVFP4 ? "y_w4a4"
+                                               : "y";
+}
+
 static run_options parse(int argc, char **argv) {
   run_options o = {.layer = SIZE_MAX, .precision = FP4MOE_PRECISION_BF16};
   for (int c; (c = next_option(argc, argv, options)) >= 0;) {
@@ -141,7 +155,8 @@ static run_options parse(int argc, char **argv) {
   require_with(o.seen, OUTPUT, INPUT);
   require_with(o.seen, CHECK, INPUT);
   require_with(o.seen, CHECK, TOLERANCE);
-  require_with(o.seen, TOLERANCE, CHECK);
+  require_with(o.seen, TOLERANCE, INPUT);
+  if (o.seen & 1u << TOLERANCE && !o.check) o.check = own_reference(o.precision);
   return o;
 }
 
@@ -155,6 +170,7 @@ fp4moe_layer_desc run_desc(const run_options *o, const fp4moe_checkpoint_layer *
   a->gated = gated;
   if (o->router_weight_on_input) desc.router_weight_on_input = 1;
   desc.precision = o->precision;
+  desc.input_global = o->input_global;
   return desc;
 }
 

@@ -13,6 +13,7 @@ typedef struct run_options {
   size_t tokens; /* 0 = not given */
   size_t threads;
   fp4moe_precision precision;
+  fp4moe_input_global input_global;
   activation_flags activation; /* over the checkpoint's */
   unsigned seen;               /* options given, by bit */
   int router_weight_on_input, json;

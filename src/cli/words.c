@@ -23,15 +23,10 @@ double parse_number(const char *option, const char *text) {
   return x;
 }
 
-/* Classes that the program knows and the library does not have yet. */
-enum { ABSENT = 100 };
-
-const word precision_words[] = {{"f32", FP4MOE_PRECISION_F32},
-                                {"bf16", FP4MOE_PRECISION_BF16},
-                                {"int8", FP4MOE_PRECISION_INT8},
-                                {"mxfp8", ABSENT},
-                                {"nvfp4", ABSENT},
-                                {NULL, 0}};
+const word precision_words[] = {
+    {"f32", FP4MOE_PRECISION_F32},     {"bf16", FP4MOE_PRECISION_BF16},
+    {"int8", FP4MOE_PRECISION_INT8},   {"mxfp8", FP4MOE_PRECISION_MXFP8},
+    {"nvfp4", FP4MOE_PRECISION_NVFP4}, {NULL, 0}};
 const word format_words[] = {{"mxfp4", FP4MOE_MXFP4}, {"nvfp4", FP4MOE_NVFP4}, {NULL, 0}};
 
 const char *word_of(const word *words, int value) {
@@ -49,9 +44,15 @@ static int parse_word(const char *option, const char *text, const word *words) {
 }
 
 fp4moe_precision parse_precision(const char *text) {
-  int value = parse_word("--precision", text, precision_words);
-  if (value == ABSENT) die("--precision %s: UNSUPPORTED: not in this version", text);
-  return (fp4moe_precision)value;
+  return (fp4moe_precision)parse_word("--precision", text, precision_words);
+}
+
+fp4moe_input_global parse_input_global(const char *text) {
+  static const word words[] = {{"layer", FP4MOE_GLOBAL_LAYER},
+                               {"expert", FP4MOE_GLOBAL_EXPERT},
+                               {"token", FP4MOE_GLOBAL_TOKEN},
+                               {NULL, 0}};
+  return (fp4moe_input_global)parse_word("--input-global", text, words);
 }
 
 fp4moe_format parse_format(const char *text) {

@@ -130,7 +130,7 @@ static fp4moe_status bind_tensor(const struct binder *b, size_t expert, int proj
   const struct io_layer *layer = b->layer;
   const fp4moe_tensor *tensor =
       fp4moe_io_layer_tensor(b->tensors, layer, expert, projection, part, b->name);
-  if (!tensor && part == IO_INPUT) return FP4MOE_OK; /* weight-only: no class here reads it */
+  if (!tensor && part == IO_INPUT) return FP4MOE_OK; /* weight-only */
   if (!tensor) return missing(b, expert, projection, part);
   size_t i = (size_t)((const struct io_entry *)tensor - b->tensors->entries);
   b->bound[i - layer->info.first_tensor] = 1;

@@ -118,6 +118,7 @@ fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, 
   struct part part;
   fp4moe_layer *made;
   fp4moe_status status = choose_part(from, desc, slice, &part);
+  if (status == FP4MOE_OK) status = fp4moe_io_input_scales(checkpoint->tensors, from, &part.desc);
   if (status == FP4MOE_OK) status = fp4moe_layer_begin(context, &part.desc, &made);
   if (status != FP4MOE_OK) return status;
   status = load(checkpoint->tensors, from, &part, made);

@@ -177,7 +177,11 @@ fp4moe_status fp4moe_io_reader_expert(struct io_reader *r, size_t expert,
   for (int p = 0; status == FP4MOE_OK && p < IO_PROJECTIONS; p++)
     if (is_read(family, p)) status = read_bulk(r, expert, p, to[p]);
   if (status == FP4MOE_OK && family->fusion != IO_APART) split_fused(r->layer, weights);
-  for (int p = 0; status == FP4MOE_OK && p < IO_PROJECTIONS; p++)
-    if (family->projection[p]) status = read_global(r, expert, p, &to[p]->global);
+  for (int p = 0; status == FP4MOE_OK && p < IO_PROJECTIONS; p++) {
+    if (!family->projection[p]) continue;
+    status = read_global(r, expert, p, &to[p]->global);
+    if (status == FP4MOE_OK)
+      status = fp4moe_io_reader_input_scale(r, expert, p, &to[p]->input_scale);
+  }
   return status;
 }

@@ -1,7 +1,7 @@
 /* read.h - one expert of a bound layer, from disk into the form that fp4moe_layer_set_expert takes.
  *
  * Whatever the family, an expert comes out as gate, up and down with codes [N][K/2] and scales
- * [N][K/G] by stride, globals as multipliers, biases by stride. */
+ * [N][K/G] by stride, globals and input scales as multipliers, biases by stride. */
 #ifndef FP4MOE_IO_READ_H
 #define FP4MOE_IO_READ_H
 
@@ -25,6 +25,16 @@ void fp4moe_io_reader_close(struct io_reader *reader);
  * and index by name). SYSTEM. */
 fp4moe_status fp4moe_io_reader_expert(struct io_reader *reader, size_t expert,
                                       fp4moe_expert_weights *weights);
+
+/* The input scale of an expert's projection as a multiplier; 0: there is none that is one. */
+fp4moe_status fp4moe_io_reader_input_scale(const struct io_reader *reader, size_t expert,
+                                           int projection, float *scale);
+
+/* What the static policies of class NVFP4 read from the checkpoint. GLOBAL_LAYER: the input scales
+ * of desc that are 0 become the maxima over all experts of the layer. GLOBAL_EXPERT: only looks.
+ * UNSUPPORTED: an expert has none; INVALID: it is none. Both name the tensor. */
+fp4moe_status fp4moe_io_input_scales(const fp4moe_tensors *tensors, const struct io_layer *layer,
+                                     fp4moe_layer_desc *desc);
 
 /* The tensor of a part, or NULL: the family has no such part, or it was optional. */
 const fp4moe_tensor *fp4moe_io_reader_find(const struct io_reader *reader, size_t expert,
