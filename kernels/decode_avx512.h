@@ -13,14 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FP4_INLINE static inline __attribute__((always_inline))
-
-/* Loops over register arrays must vanish: their bounds are constants of at most 16. */
-#ifdef __clang__
-#define FP4_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define FP4_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "unroll.h"
 
 /* The E2M1 values as BF16, twice. */
 FP4_INLINE __m512i fp4_e2m1_bf16(void) {

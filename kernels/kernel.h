@@ -20,9 +20,10 @@
  *
  *   f32   float[K]
  *   bf16  uint16_t[K], each 8 k in the order of fp4_bf16_order
- *   i8    int8_t q[K]; float d[ceil(K/32)]; int32_t sum[ceil(K/32)]; int32_t half[ceil(K/16)];
- *         each part 64-byte aligned (fp4_i8_d, _sum, _half). sum = -12 * (sum of q over 32 k), half
- *         the same over 16 k; where K % 32 == 16 the last block is one of 16.
+ *   i8    int8_t q[K]; float d[ceil(K/32)]; int32_t sum[ceil(K/32)]; int32_t half[K/16];
+ *         int16_t pair[K/16][2]; each part 64-byte aligned (fp4_i8_d, _sum, _half, _pair). sum =
+ *         -12 * (sum of q over 32 k), half the same over 16 k, pair the same over the 8 of these k
+ *         with k % 4 < 2 and the 8 others; where K % 32 == 16 the last block is one of 16.
  *
  * mxfp8 and nvfp4 name quantisers only: what they write is exact in BF16, so their rows have the
  * form bf16 and the bf16 matmuls read them.
@@ -51,6 +52,7 @@ static inline size_t fp4_i8_sum(size_t k) { return fp4_i8_d(k) + fp4_align(4 * f
 static inline size_t fp4_i8_half(size_t k) {
   return fp4_i8_sum(k) + fp4_align(4 * fp4_blocks32(k));
 }
+static inline size_t fp4_i8_pair(size_t k) { return fp4_i8_half(k) + fp4_align(4 * (k / 16)); }
 
 /* Bytes of one activation row, a multiple of 64. */
 static inline size_t fp4_row_bytes(fp4moe_act_class act, size_t k) {
@@ -60,7 +62,7 @@ static inline size_t fp4_row_bytes(fp4moe_act_class act, size_t k) {
   case FP4MOE_ACT_BF16:
     return fp4_align(2 * k);
   default:
-    return fp4_i8_half(k) + fp4_align(4 * (k / 16));
+    return fp4_i8_pair(k) + fp4_align(4 * (k / 16));
   }
 }
 

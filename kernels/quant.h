@@ -23,13 +23,15 @@ typedef struct fp4_i8_row {
   int8_t *q;
   float *d;
   int32_t *sum, *half;
+  int16_t *pair;
 } fp4_i8_row;
 
 static inline fp4_i8_row fp4_i8_row_at(const void *row, size_t row_k, size_t k0) {
   uint8_t *base = (uint8_t *)(uintptr_t)row;
   return (fp4_i8_row){(int8_t *)base + k0, (float *)(base + fp4_i8_d(row_k)) + k0 / 32,
                       (int32_t *)(base + fp4_i8_sum(row_k)) + k0 / 32,
-                      (int32_t *)(base + fp4_i8_half(row_k)) + k0 / 16};
+                      (int32_t *)(base + fp4_i8_half(row_k)) + k0 / 16,
+                      (int16_t *)(base + fp4_i8_pair(row_k)) + k0 / 8};
 }
 
 /* ---- Block scales, from the bits of the block's largest magnitude (finite) ---- */

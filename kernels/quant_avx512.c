@@ -67,6 +67,9 @@ static inline void quant_block(block x, size_t i, size_t n, const fp4_i8_row *to
     const __m512i q = zero ? _mm512_setzero_si512() : to_codes(x.half[h], d);
     _mm_store_si128((__m128i *)(void *)(to->q + 32 * i + 16 * h), _mm512_cvtepi32_epi8(q));
     to->half[2 * i + h] = -12 * _mm512_reduce_add_epi32(q);
+    const int32_t first = -12 * _mm512_mask_reduce_add_epi32(0x3333, q);
+    to->pair[4 * i + 2 * h] = (int16_t)first;
+    to->pair[4 * i + 2 * h + 1] = (int16_t)(to->half[2 * i + h] - first);
     to->sum[i] += to->half[2 * i + h];
   }
 }

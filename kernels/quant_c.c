@@ -51,6 +51,15 @@ static int32_t sum_of(const int8_t *q, size_t n) {
   return sum;
 }
 
+/* What the 16 columns at q leave beside them. */
+static void put_half(const int8_t *q, int32_t *half, int16_t pair[2]) {
+  int sum[2] = {0, 0};
+  for (size_t i = 0; i < 16; i++) sum[i % 4 / 2] += q[i];
+  pair[0] = (int16_t)(-12 * sum[0]);
+  pair[1] = (int16_t)(-12 * sum[1]);
+  *half = pair[0] + pair[1];
+}
+
 void fp4moe_quant_i8_c(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
                        size_t row_k, float inverse) {
   (void)inverse;
@@ -61,7 +70,8 @@ void fp4moe_quant_i8_c(const void *x, fp4moe_dtype dtype, size_t k, void *row, s
     for (size_t i = 0; i < n; i++) block[i] = fp4_load(x, dtype, at + i);
     to.d[at / 32] = quant_block(block, n, to.q + at);
     to.sum[at / 32] = -12 * sum_of(to.q + at, n);
-    for (size_t i = 0; i < n; i += 16) to.half[(at + i) / 16] = -12 * sum_of(to.q + at + i, 16);
+    for (size_t i = 0; i < n; i += 16)
+      put_half(to.q + at + i, to.half + (at + i) / 16, to.pair + (at + i) / 8);
   }
 }
 

@@ -80,14 +80,17 @@ static void expect_i8_block(const float *x, size_t n, uint8_t *row, size_t row_k
   for (size_t i = 0; i < n && d > 0; i++)
     q[i] = (int)fmin(fmax(rint((double)(float)((double)x[i] / (double)d)), -127), 127);
   int32_t half[2] = {0, 0};
+  int16_t pair[4] = {0, 0, 0, 0};
   for (size_t i = 0; i < n; i++) {
     row[at + i] = (uint8_t)q[i];
     half[i / 16] -= 12 * q[i];
+    pair[i / 16 * 2 + i % 4 / 2] = (int16_t)(pair[i / 16 * 2 + i % 4 / 2] - 12 * q[i]);
   }
   int32_t sum = half[0] + half[1];
   memcpy(row + fp4_i8_d(row_k) + at / 32 * 4, &d, 4);
   memcpy(row + fp4_i8_sum(row_k) + at / 32 * 4, &sum, 4);
   memcpy(row + fp4_i8_half(row_k) + at / 16 * 4, half, n / 16 * 4);
+  memcpy(row + fp4_i8_pair(row_k) + at / 16 * 4, pair, n / 16 * 4);
 }
 
 static const float inverse = 1 / 0.0123f; /* nvfp4's G */
