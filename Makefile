@@ -32,6 +32,7 @@ COMPILE = $(CC) $(BASE) $(CFLAGS) $(CPPFLAGS) -MMD -MP
 AVX512           := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISA_c            :=
 ISA_avx2         := -mavx2 -mfma -mf16c
+ISA_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni
 ISA_avx512       := $(AVX512)
 ISA_avx512vnni   := $(AVX512) -mavx512vnni
 ISA_avx512vbmi   := $(AVX512) -mavx512vnni -mavx512vbmi
@@ -41,7 +42,7 @@ ISA_dotprod      := -march=armv8-a+dotprod
 ISA_i8mm         := -march=armv8-a+dotprod+i8mm
 ISA_bf16neon     := -march=armv8-a+dotprod+i8mm+bf16
 SUFFIXES_aarch64 := c neon dotprod i8mm bf16neon
-SUFFIXES_x86_64  := c avx2 avx512 avx512vnni avx512vbmi avx512bf16
+SUFFIXES_x86_64  := c avx2 avxvnni avx512 avx512vnni avx512vbmi avx512bf16
 SUFFIXES         := $(or $(SUFFIXES_$(ARCH)),c)
 
 KERNELS  := $(foreach s,$(SUFFIXES),$(wildcard kernels/*_$(s).c))
