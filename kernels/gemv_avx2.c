@@ -11,6 +11,8 @@
  * Rows of either class are first put into FP32 in the order of layout.h, block by block. 16
  * registers hold the chains of 4 rows: more rows pass one after the other, panel by panel, which
  * stays in L1. */
+#include <string.h>
+
 #include "decode_avx2.h"
 #include "kernel.h"
 
@@ -36,9 +38,10 @@ FP4_INLINE __m256 two_everywhere(const float *wide) {
   return _mm256_castpd_ps(_mm256_broadcast_sd((const double *)(const void *)wide));
 }
 
-/* dot[r] += 8 rows x 8 k of a panel times row r; wide[r] stands at these k. */
-FP4_INLINE void dots(__m256i x, size_t m, float (*wide)[FP4_MX_GROUP], size_t v, __m256 (*dot)[2]) {
+/* dot[r] += 8 rows x 8 k of a panel times row r, whose 8 k are at wide + r * FP4_MX_GROUP. */
+FP4_INLINE void dots(__m256i x, size_t m, const float *wide, __m256 (*dot)[2]) {
   const fp4_nibbles n = fp4_split(x);
+  __asm__("" : "+r"(wide)); /* or the other half's broadcasts of the same are kept, in memory */
   FP4_UNROLL for (size_t i = 0; i < 2; i++) {
     const __m256i codes = i ? n.hi : n.lo;
     const __m256i upper = fp4_upper_bytes(codes), lower = fp4_lower_bytes(codes);
@@ -49,7 +52,7 @@ FP4_INLINE void dots(__m256i x, size_t m, float (*wide)[FP4_MX_GROUP], size_t v,
       FP4_UNROLL for (size_t c = 0; c < 2; c++) w[c] =
           odd ? fp4_upper_f32(pair[c]) : fp4_lower_f32(pair[c]);
       FP4_UNROLL for (size_t r = 0; r < m; r++) {
-        const __m256 a = two_everywhere(wide[r] + v + 4 * odd + 2 * i);
+        const __m256 a = two_everywhere(wide + r * FP4_MX_GROUP + 4 * odd + 2 * i);
         FP4_UNROLL for (size_t c = 0; c < 2; c++) dot[r][c] = _mm256_fmadd_ps(w[c], a, dot[r][c]);
       }
     }
@@ -63,34 +66,31 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, size_t row, fp4moe_ac
   const uint8_t *s = t->scales + panel * t->scales_stride;
   const size_t column = act == FP4MOE_ACT_F32 ? 4 : 2, ahead = t->prefetch;
   float *out = t->acc + row * t->acc_stride + 16 * panel;
-  _Alignas(32) float wide[MAX_M][FP4_MX_GROUP];
-  __m256 acc[MAX_M][2];
-  FP4_UNROLL for (size_t r = 0; r < m; r++) {
-    FP4_UNROLL for (size_t h = 0; h < 2; h++) acc[r][h] =
-        t->resume ? _mm256_load_ps(out + r * t->acc_stride + 8 * h) : _mm256_setzero_ps();
-  }
+  _Alignas(32) float wide[MAX_M][FP4_MX_GROUP], acc[MAX_M][16]; /* registers are for the chains */
+  for (size_t r = 0; r < m; r++)
+    if (t->resume)
+      memcpy(acc[r], out + r * t->acc_stride, sizeof acc[r]);
+    else
+      memset(acc[r], 0, sizeof acc[r]);
   for (size_t k = 0; k < t->k; k += group, w += 8 * group, s += 16) {
     FP4_UNROLL for (size_t r = 0; r < m; r++)
         widen(act, (const char *)t->rows[row + r] + column * (t->k0 + k), group, wide[r]);
-    if (ahead) {
-      _mm_prefetch((const char *)s + 2 * ahead / group, _MM_HINT_T1);
-      FP4_UNROLL for (size_t v = 0; v < group; v += 8)
-          _mm_prefetch((const char *)w + 8 * v + ahead, _MM_HINT_T1); /* mostly the next panel's */
-    }
-    FP4_UNROLL for (size_t h = 0; h < 2; h++) {
-      const __m256 scale = fp4_group_scales(s + 8 * h, group);
+    _mm_prefetch((const char *)s + 2 * ahead / group, _MM_HINT_T1);
+    FP4_UNROLL for (size_t v = 0; v < group; v += 8)
+        _mm_prefetch((const char *)w + 8 * v + ahead, _MM_HINT_T1); /* mostly the next panel's */
+    for (size_t h = 0; h < 16; h += 8) {
       __m256 dot[MAX_M][2];
       FP4_UNROLL for (size_t r = 0; r < m; r++) dot[r][0] = dot[r][1] = _mm256_setzero_ps();
-      FP4_UNROLL for (size_t v = 0; v < group; v += 8)
-          dots(fp4_load_bytes(w + 8 * v + 32 * h), m, wide, v, dot);
-      FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r][h] =
-          _mm256_fmadd_ps(_mm256_hadd_ps(dot[r][0], dot[r][1]), scale, acc[r][h]);
+      for (size_t v = 0; v < group; v += 8)
+        dots(fp4_load_bytes(w + 8 * v + 4 * h), m, wide[0] + v, dot);
+      const __m256 scale = fp4_group_scales(s + h, group);
+      FP4_UNROLL for (size_t r = 0; r < m; r++) {
+        const __m256 sum = _mm256_hadd_ps(dot[r][0], dot[r][1]);
+        _mm256_store_ps(acc[r] + h, _mm256_fmadd_ps(sum, scale, _mm256_load_ps(acc[r] + h)));
+      }
     }
   }
-  FP4_UNROLL for (size_t r = 0; r < m; r++) {
-    FP4_UNROLL for (size_t h = 0; h < 2; h++)
-        _mm256_store_ps(out + r * t->acc_stride + 8 * h, acc[r][h]);
-  }
+  for (size_t r = 0; r < m; r++) memcpy(out + r * t->acc_stride, acc[r], sizeof acc[r]);
 }
 
 #define CASE(act, group, m)                                                                        \
