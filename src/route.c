@@ -169,10 +169,12 @@ static void insert(struct token *t, float key, uint32_t id) {
   set(t, i, key, id);
 }
 
-/* Bit i: x[i] is larger. */
+/* Bit i: x[i] is larger. Lane j gathers the bits of x[j], x[j + LANES], ... */
 static uint32_t larger(const float x[BLOCK], float than) {
-  uint32_t bits = 0;
-  for (int i = 0; i < BLOCK; i++) bits |= -(uint32_t)(x[i] > than) & UINT32_C(1) << i;
+  uint32_t lane[LANES] = {0}, bits = 0;
+  for (int i = BLOCK - LANES; i >= 0; i -= LANES)
+    for (int j = 0; j < LANES; j++) lane[j] = lane[j] << LANES | (x[i + j] > than);
+  for (int j = 0; j < LANES; j++) bits |= lane[j] << j;
   return bits;
 }
 
