@@ -258,6 +258,43 @@ FP4MOE_API void fp4moe_layer_destroy(fp4moe_layer *layer);
 /* Bytes of packed weights, all experts. */
 FP4MOE_API size_t fp4moe_layer_bytes(const fp4moe_layer *layer);
 
+/* ---- Packed records: experts that are packed once and kept by the caller
+ *
+ * A record is one packed expert: self-contained, with a header and a checksum, little-endian, the
+ * same for every class, ISA and number of threads. A file of records (fp4moe_io.h makes one) can
+ * be mapped read-only, so that processes share its pages. */
+
+/* Bytes of one record of such a layer, a multiple of 64; desc->precision does not matter. 0: the
+ * desc is INVALID or UNSUPPORTED, as the detail says. */
+FP4MOE_API size_t fp4moe_record_bytes(const fp4moe_layer_desc *desc);
+
+/* Packs one expert into record [fp4moe_record_bytes], 64-byte aligned. Every byte is written and
+ * depends on desc and weights alone. Errors as fp4moe_layer_set_expert. */
+FP4MOE_API fp4moe_status fp4moe_record_write(const fp4moe_layer_desc *desc,
+                                             const fp4moe_expert_weights *weights, void *record);
+
+/* Expert e of a layer begun, from a record [fp4moe_record_bytes], 64-byte aligned: copied. INVALID:
+ * as set_expert, or the record's header or checksum does not fit; both values are named. */
+FP4MOE_API fp4moe_status fp4moe_layer_set_record(fp4moe_layer *layer, size_t e, const void *record);
+
+typedef struct fp4moe_records {
+  size_t struct_size;
+  const void *data; /* [E] records without gaps, 64-byte aligned; read only */
+  size_t bytes;     /* E * fp4moe_record_bytes */
+  int verify;       /* 1: every checksum is computed, which reads it all; 0: the headers' sizes,
+                       versions and layout only */
+  /* Called with data and bytes when the layer is destroyed. NULL: the caller knows when. */
+  void (*release)(void *user, const void *data, size_t bytes);
+  void *user;
+} fp4moe_records;
+
+/* A finished layer that reads the records in place, to the same bits as one that packed them. They
+ * must stay as they are until release (a file behind a map that is truncated is SIGBUS). INVALID:
+ * sizes, alignment, a record that does not fit (the expert is named); release is then not called.
+ * NO_MEMORY, UNSUPPORTED: as begin and finish. */
+FP4MOE_API fp4moe_status fp4moe_layer_map(fp4moe_context *context, const fp4moe_layer_desc *desc,
+                                          const fp4moe_records *records, fp4moe_layer **layer);
+
 /* ---- Forward */
 
 /* The largest call. top_k counts the id columns of a token. threads: 0 = the context's. */

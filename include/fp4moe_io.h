@@ -106,13 +106,29 @@ typedef struct fp4moe_checkpoint_layer {
   uint64_t bytes; /* their bytes on disk */
 } fp4moe_checkpoint_layer;
 
-/* path: as fp4moe_tensors_open. config.json in the same directory is read when it is there. A
- * layer that cannot be used does not fail the call: see its status. A checkpoint without any MoE
- * layer is fine and has 0 layers. Errors: as fp4moe_tensors_open, and INVALID for config.json. */
+/* path: as fp4moe_tensors_open, or a packed file or a directory with one (see below). config.json
+ * in the same directory is read when it is there. A layer that cannot be used does not fail the
+ * call: see its status. A checkpoint without any MoE layer is fine and has 0 layers. Errors: as
+ * fp4moe_tensors_open, and INVALID for config.json and for a packed file that breaks a rule. */
 FP4MOE_API fp4moe_status fp4moe_checkpoint_open(const char *path, fp4moe_checkpoint **checkpoint);
+
+/* How layers of a packed file are loaded; without effect on others. */
+typedef struct fp4moe_open_options {
+  size_t struct_size;
+  int verify; /* 1: loading a layer reads all its records and tests their checksums */
+  int copy;   /* 1: a layer is a copy in memory of its own (huge pages, checksums always tested);
+                 0: it reads a map of the file, which processes share and which needs no memory
+                 that the system could not drop. A map must not be truncated while in use: that
+                 is SIGBUS. Packing again replaces the file and leaves the map as it was. */
+} fp4moe_open_options;
+
+/* options: NULL = all 0. */
+FP4MOE_API fp4moe_status fp4moe_checkpoint_open_with(const char *path,
+                                                     const fp4moe_open_options *options,
+                                                     fp4moe_checkpoint **checkpoint);
 FP4MOE_API void fp4moe_checkpoint_close(fp4moe_checkpoint *checkpoint); /* NULL: nothing */
 
-/* All tensors of the checkpoint, owned by it. */
+/* All tensors of the checkpoint, owned by it; a packed file has none. */
 FP4MOE_API const fp4moe_tensors *fp4moe_checkpoint_tensors(const fp4moe_checkpoint *checkpoint);
 
 /* MoE layers: those that have routed experts, whether they can be run or not. */
@@ -169,12 +185,49 @@ FP4MOE_API fp4moe_status fp4moe_slice_expert_map(const fp4moe_slice *slice,
                                                  const fp4moe_layer_desc *whole, int32_t *map);
 
 /* fp4moe_checkpoint_load_layer of a rank's part. desc: the whole layer's, as there; slice NULL:
- * all of it. Errors: as there and those of fp4moe_slice_desc. */
+ * all of it. Errors: as there and those of fp4moe_slice_desc; UNSUPPORTED: a part of the
+ * intermediate size of a packed file (pack the part). */
 FP4MOE_API fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, size_t i,
                                                       fp4moe_context *context,
                                                       const fp4moe_layer_desc *desc,
                                                       const fp4moe_slice *slice,
                                                       fp4moe_layer **layer);
+
+/* ---- Packed files ----------------------------------------------------------------------------
+ *
+ * All FP4 layers of a checkpoint in the form in which they are computed, made once and then mapped
+ * by every process. The file says of itself what it is: version, layout, sizes, activation, where
+ * it came from; one that differs in anything is refused. It opens like a checkpoint. */
+
+#define FP4MOE_PACKED_FILE "model.fp4moe" /* its name in a directory */
+
+typedef struct fp4moe_pack_options {
+  size_t struct_size;
+  /* Called after each expert with those done so far and all there are. NULL: not wanted. */
+  void (*progress)(void *user, size_t done, size_t total);
+  void *user;
+  /* One rank's part of the intermediate size; NULL: all of it. A part by experts is INVALID here:
+   * fp4moe_checkpoint_load_slice maps it out of the whole file. */
+  const fp4moe_slice *slice;
+} fp4moe_pack_options;
+
+/* Writes the packed file `path` of all layers that are FP4, one expert in memory at a time. Like
+ * fp4moe_tensors_write it appears whole or not at all. The same weights give the same bytes.
+ * options: NULL = none. Errors: the status of a layer that is FP4 and cannot be loaded; INVALID: no
+ * FP4 layer, or the checkpoint is packed itself; those of loading; SYSTEM, NO_MEMORY. */
+FP4MOE_API fp4moe_status fp4moe_checkpoint_pack(const fp4moe_checkpoint *checkpoint,
+                                                const char *path,
+                                                const fp4moe_pack_options *options);
+
+typedef struct fp4moe_packed_info {
+  const char *source; /* path of the checkpoint as it was packed; owned by the open one */
+  uint64_t identity;  /* of the packed weights: equal ones, equal number */
+  uint64_t bytes;     /* of the file */
+} fp4moe_packed_info;
+
+/* 1 and fills *info (NULL: not wanted) where the checkpoint is a packed file, else 0. */
+FP4MOE_API int fp4moe_checkpoint_packed(const fp4moe_checkpoint *checkpoint,
+                                        fp4moe_packed_info *info);
 
 #ifdef __cplusplus
 }

@@ -70,6 +70,7 @@ enum {
   FP4MOE_RECORD_WIDE_2 = 2,
   FP4MOE_RECORD_BIAS_13 = 4,
   FP4MOE_RECORD_BIAS_2 = 8,
+  FP4MOE_RECORD_FLAGS = 15, /* all of them */
 };
 
 #endif

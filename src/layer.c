@@ -61,8 +61,8 @@ fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *d) {
   return status ? status : fp4moe_activation_check(&d->activation);
 }
 
-fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
-                                 fp4moe_layer **out) {
+fp4moe_status fp4moe_layer_new(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                               fp4moe_layer **out) {
   fp4moe_layer_desc d;
   fp4moe_status status = fp4moe_take_struct(&d, sizeof d, desc, "fp4moe_layer_desc");
   if (!ctx || !out) return fp4moe_fail(FP4MOE_INVALID, "context or layer: NULL");
@@ -73,9 +73,22 @@ fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *d
   layer->desc = d;
   fp4moe_shape_of(&d, &layer->shape);
   layer->state = calloc(d.experts, sizeof *layer->state);
+  if (!layer->state) {
+    fp4moe_layer_destroy(layer);
+    return fp4moe_fail(FP4MOE_NO_MEMORY, "the states of %zu experts", d.experts);
+  }
+  *out = layer;
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                                 fp4moe_layer **out) {
+  fp4moe_layer *layer;
+  fp4moe_status status = fp4moe_layer_new(ctx, desc, out ? &layer : NULL);
+  if (status) return status;
   layer->records = fp4moe_context_allocate(ctx, fp4moe_layer_bytes(layer));
-  if (!layer->state || !layer->records) {
-    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu experts of %zu packed bytes", d.experts,
+  if (!layer->records) {
+    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu experts of %zu packed bytes", layer->desc.experts,
                          layer->shape.bytes);
     fp4moe_layer_destroy(layer);
     return status;
@@ -86,7 +99,12 @@ fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *d
 
 void fp4moe_layer_destroy(fp4moe_layer *layer) {
   if (!layer) return;
-  if (layer->records) fp4moe_context_release(layer->ctx, layer->records, fp4moe_layer_bytes(layer));
+  if (layer->mapped.data) {
+    if (layer->mapped.release)
+      layer->mapped.release(layer->mapped.user, layer->mapped.data, layer->mapped.bytes);
+  } else if (layer->records) {
+    fp4moe_context_release(layer->ctx, layer->records, fp4moe_layer_bytes(layer));
+  }
   free(layer->state);
   free(layer);
 }
@@ -95,16 +113,21 @@ size_t fp4moe_layer_bytes(const fp4moe_layer *layer) {
   return layer->desc.experts * layer->shape.bytes;
 }
 
-fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
-                                      const fp4moe_expert_weights *weights) {
-  fp4moe_expert_weights w;
-  fp4moe_status status = fp4moe_take_struct(&w, sizeof w, weights, "fp4moe_expert_weights");
-  if (status) return status;
+fp4moe_status fp4moe_layer_claim(fp4moe_layer *layer, size_t e) {
   if (e >= layer->desc.experts)
     return fp4moe_fail(FP4MOE_INVALID, "expert %zu of a layer with %zu", e, layer->desc.experts);
   unsigned char unset = 0;
   if (!atomic_compare_exchange_strong(&layer->state[e], &unset, 1))
     return fp4moe_fail(FP4MOE_INVALID, "expert %zu is already set", e);
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
+                                      const fp4moe_expert_weights *weights) {
+  fp4moe_expert_weights w;
+  fp4moe_status status = fp4moe_take_struct(&w, sizeof w, weights, "fp4moe_expert_weights");
+  if (!status) status = fp4moe_layer_claim(layer, e);
+  if (status) return status;
   status = fp4moe_record_pack(&layer->desc, &layer->shape, &w, fp4moe_layer_record(layer, e));
   atomic_store(&layer->state[e], status ? 0 : 2);
   return status;

@@ -21,8 +21,9 @@ struct fp4moe_layer {
   fp4moe_context *ctx;
   fp4moe_layer_desc desc;
   fp4moe_shape shape;
-  uint8_t *records;    /* [experts] of shape.bytes */
-  atomic_uchar *state; /* [experts]: 0 unset, 1 being packed, 2 packed */
+  uint8_t *records;      /* [experts] of shape.bytes; never written where they are mapped */
+  atomic_uchar *state;   /* [experts]: 0 unset, 1 being packed, 2 packed */
+  fp4moe_records mapped; /* the caller's, read in place; data NULL: records are our own */
   int finished;
   fp4moe_plan plan;
 };
@@ -30,6 +31,13 @@ struct fp4moe_layer {
 static inline uint8_t *fp4moe_layer_record(const fp4moe_layer *layer, size_t e) {
   return layer->records + e * layer->shape.bytes;
 }
+
+/* A layer without records. */
+fp4moe_status fp4moe_layer_new(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                               fp4moe_layer **layer);
+
+/* Expert e goes from unset to being packed: INVALID where it is not there or not unset. */
+fp4moe_status fp4moe_layer_claim(fp4moe_layer *layer, size_t e);
 
 /* Packs one expert into a record; INVALID names projection, row and block. */
 fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
@@ -40,7 +48,11 @@ fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_sha
 void fp4moe_record_restore(const fp4moe_shape *shape, const uint8_t *record, int projection,
                            uint8_t *codes, uint8_t *scales);
 
-/* INVALID where the header or the checksum does not fit, with both values. */
+/* INVALID where the header does not fit the layer, with both values. */
+fp4moe_status fp4moe_record_check(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
+                                  const uint8_t *record);
+
+/* As check, and where the checksum does not fit the data. */
 fp4moe_status fp4moe_record_verify(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
                                    const uint8_t *record);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "call.h"
+#include "checksum.h"
 #include "quant.h"
 #include "status.h"
 
@@ -138,11 +139,11 @@ static uint32_t pack_projection(const fp4moe_shape *s, const place *p, const fp4
   return wide;
 }
 
-/* Four multiply-xor chains over 8-byte words: guards against rot, not against malice. */
-static uint64_t checksum(const uint8_t *data, size_t bytes) {
+uint64_t fp4moe_checksum(const void *data, size_t bytes) {
+  const uint8_t *from = data;
   uint64_t h[4] = {1, 2, 3, 4}, w[4];
   for (size_t i = 0; i + 32 <= bytes; i += 32) {
-    memcpy(w, data + i, 32);
+    memcpy(w, from + i, 32);
     for (int j = 0; j < 4; j++) {
       h[j] = (h[j] ^ w[j]) * UINT64_C(0x9e3779b97f4a7c15);
       h[j] ^= h[j] >> 29;
@@ -202,7 +203,7 @@ fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_sha
       header.flags |= i == 2 ? FP4MOE_RECORD_WIDE_2 : FP4MOE_RECORD_WIDE_13;
     if (w[i]->bias) header.flags |= i == 2 ? FP4MOE_RECORD_BIAS_2 : FP4MOE_RECORD_BIAS_13;
   }
-  header.checksum = checksum(record + shape->w13, shape->bytes - shape->w13);
+  header.checksum = fp4moe_checksum(record + shape->w13, shape->bytes - shape->w13);
   memcpy(record, &header, sizeof header);
   return FP4MOE_OK;
 }
@@ -219,20 +220,28 @@ void fp4moe_record_restore(const fp4moe_shape *shape, const uint8_t *record, int
   }
 }
 
-fp4moe_status fp4moe_record_verify(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
-                                   const uint8_t *record) {
+fp4moe_status fp4moe_record_check(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
+                                  const uint8_t *record) {
   fp4moe_record want = header_of(desc, shape), have;
   memcpy(&have, record, sizeof have);
-  want.flags = have.flags;
+  want.flags = have.flags & FP4MOE_RECORD_FLAGS;
   want.checksum = have.checksum;
-  if (memcmp(&want, &have, sizeof have))
-    return fp4moe_fail(FP4MOE_INVALID,
-                       "record header: magic %016llx version %u, %llu bytes; "
-                       "expected %016llx version %u, %llu bytes of this layer's shape",
-                       (unsigned long long)have.magic, have.version, (unsigned long long)have.bytes,
-                       (unsigned long long)want.magic, want.version,
-                       (unsigned long long)want.bytes);
-  uint64_t sum = checksum(record + shape->w13, shape->bytes - shape->w13);
+  if (memcmp(&want, &have, sizeof have) == 0) return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID,
+                     "record header: magic %016llx version %u layout %u flags %x, %llu bytes; "
+                     "expected %016llx version %u layout %u flags %x, %llu bytes of this shape",
+                     (unsigned long long)have.magic, have.version, have.layout, have.flags,
+                     (unsigned long long)have.bytes, (unsigned long long)want.magic, want.version,
+                     want.layout, want.flags, (unsigned long long)want.bytes);
+}
+
+fp4moe_status fp4moe_record_verify(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
+                                   const uint8_t *record) {
+  fp4moe_record have;
+  fp4moe_status status = fp4moe_record_check(desc, shape, record);
+  if (status) return status;
+  memcpy(&have, record, sizeof have);
+  uint64_t sum = fp4moe_checksum(record + shape->w13, shape->bytes - shape->w13);
   if (sum != have.checksum)
     return fp4moe_fail(FP4MOE_INVALID, "record checksum is %016llx, its data give %016llx",
                        (unsigned long long)have.checksum, (unsigned long long)sum);

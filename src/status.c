@@ -31,6 +31,17 @@ fp4moe_status fp4moe_fail(fp4moe_status status, const char *format, ...) {
   return status;
 }
 
+void fp4moe_fail_in(const char *format, ...) {
+  char text[sizeof detail];
+  va_list args;
+  memcpy(text, detail, sizeof text);
+  va_start(args, format);
+  int n = vsnprintf(detail, sizeof detail, format, args);
+  va_end(args);
+  if (n >= 0 && (size_t)n < sizeof detail)
+    snprintf(detail + n, sizeof detail - (size_t)n, ": %s", text);
+}
+
 fp4moe_status fp4moe_take_struct(void *to, size_t to_size, const void *from, const char *name) {
   size_t size;
   if (!from) return fp4moe_fail(FP4MOE_INVALID, "%s: NULL", name);

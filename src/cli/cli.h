@@ -15,7 +15,8 @@ enum { EXIT_CHECK = 1, EXIT_ERROR = 2 };
 
 /* Each gets its own argv: argv[0] is the command's name. Returns the exit status. */
 typedef int command_fn(int argc, char **argv);
-command_fn command_run, command_bench, command_explain, command_inspect, command_unpack;
+command_fn command_run, command_bench, command_explain, command_inspect, command_unpack,
+    command_pack;
 
 extern const char *command_name; /* "fp4moe bench", for messages */
 

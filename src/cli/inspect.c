@@ -12,8 +12,8 @@
 static const char usage[] =
     "usage: fp4moe inspect CHECKPOINT [--layer L] [--rank R --ranks N --split WORD]\n"
     "\n"
-    "Lists the MoE layers of CHECKPOINT (a .safetensors file or a model directory): family, shape,\n"
-    "format, activation, bytes, dtypes, and why a layer cannot be run.\n"
+    "Lists the MoE layers of CHECKPOINT (a .safetensors file, a model directory, or what\n"
+    "fp4moe pack made): family, shape, format, activation, bytes, dtypes, why one cannot be run.\n"
     "\n"
     "  --layer L   only layer L, with its tensors\n"
     "  --rank R --ranks N --split experts|intermediate   also what rank R of N has of each layer\n"
@@ -42,7 +42,10 @@ static void print_layer(const fp4moe_tensors *tensors, const fp4moe_checkpoint_l
   else
     printf("%s", *l->family ? l->family : "not FP4");
   if (l->top_k) printf(", top-%zu", l->top_k);
-  printf(", %zu tensors, %.3f MB,", l->tensor_count, (double)l->bytes * 1e-6);
+  if (l->tensor_count)
+    printf(", %zu tensors, %.3f MB,", l->tensor_count, (double)l->bytes * 1e-6);
+  else
+    printf(", packed, %.3f MB", (double)l->bytes * 1e-6);
   print_dtypes(tensors, l);
   printf("(%s)\n", l->prefix);
   if (l->status) printf("  not runnable: %s: %s\n", fp4moe_status_name(l->status), l->reason);
@@ -83,6 +86,12 @@ static void print_tensors(const fp4moe_tensors *tensors, const fp4moe_checkpoint
     free(groups[g].pattern);
   }
   free(groups);
+}
+
+static void print_source(const fp4moe_checkpoint *checkpoint) {
+  fp4moe_packed_info info;
+  if (fp4moe_checkpoint_packed(checkpoint, &info))
+    printf("packed from %s, identity %016llx\n", info.source, (unsigned long long)info.identity);
 }
 
 typedef struct request {
@@ -134,6 +143,7 @@ int command_inspect(int argc, char **argv) {
   size_t shown = 0;
   require(fp4moe_checkpoint_open(r.path, &checkpoint), NULL);
   const fp4moe_tensors *tensors = fp4moe_checkpoint_tensors(checkpoint);
+  print_source(checkpoint);
   for (size_t i = 0; i < fp4moe_checkpoint_layers(checkpoint); i++) {
     const fp4moe_checkpoint_layer *l = fp4moe_checkpoint_at(checkpoint, i);
     if (r.layer != SIZE_MAX && l->layer != r.layer) continue;

@@ -14,6 +14,7 @@ static const struct {
     {"explain", "fp4moe explain", "which kernels serve a problem, and why", command_explain},
     {"inspect", "fp4moe inspect", "the MoE layers of a checkpoint", command_inspect},
     {"unpack", "fp4moe unpack", "an FP4 tensor of a checkpoint as floats", command_unpack},
+    {"pack", "fp4moe pack", "pack a checkpoint once, to be mapped", command_pack},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -10,11 +10,13 @@ static const char usage[] =
     "                  [[--check NAME] --tolerance T] [--precision P] [--input-global G]\n"
     "                  [--activation NAME] [--alpha A --beta B --limit L --linear-beta C]\n"
     "                  [--router-weight-on-input] [--tokens M]\n"
-    "                  [--rank R --ranks N --split experts|intermediate] [--threads N] [--json]\n"
+    "                  [--rank R --ranks N --split experts|intermediate] [--threads N]\n"
+    "                  [--verify] [--copy] [--json]\n"
     "\n"
-    "Runs MoE layers of CHECKPOINT (a .safetensors file or a model directory). With --input one\n"
-    "layer on the tokens of IO: x [M,H], topk_ids [M,k], topk_weights [M,k]. Without it every FP4\n"
-    "layer in turn on random tokens: time, bandwidth, error against class f32.\n"
+    "Runs MoE layers of CHECKPOINT (a .safetensors file, a model directory, or what fp4moe pack\n"
+    "made). With --input one layer on the tokens of IO: x [M,H], topk_ids [M,k], topk_weights\n"
+    "[M,k]. Without it every FP4 layer in turn on random tokens: time, bandwidth, error against\n"
+    "class f32.\n"
     "\n"
     "  --layer L            the layer's number\n"
     "  --input FILE         x (BF16, F16, F32), topk_ids (I32, I64), topk_weights (F32)\n"
@@ -32,6 +34,8 @@ static const char usage[] =
     "  --rank R --ranks N --split WORD  only what rank R of N has: some of the experts (the others'\n"
     "                       ids add nothing) or of the intermediate size\n"
     "  --threads N          default: one per allowed core\n"
+    "  --verify             of a packed file: reads all of a layer and tests its checksums\n"
+    "  --copy               of a packed file: layers in memory of their own, not a map\n"
     "  --json               one JSON object instead of text\n"
     "  --help               this text\n";
 
@@ -51,6 +55,8 @@ enum {
   ON_INPUT,
   TOKENS,
   THREADS,
+  VERIFY,
+  COPY,
   JSON,
   RANK,
   RANKS,
@@ -74,6 +80,8 @@ static const struct option options[] = {
     {"router-weight-on-input", no_argument, NULL, ON_INPUT},
     {"tokens", required_argument, NULL, TOKENS},
     {"threads", required_argument, NULL, THREADS},
+    {"verify", no_argument, NULL, VERIFY},
+    {"copy", no_argument, NULL, COPY},
     {"json", no_argument, NULL, JSON},
     {"rank", required_argument, NULL, RANK},
     {"ranks", required_argument, NULL, RANKS},
@@ -122,6 +130,12 @@ static void take(run_options *o, int option, const char *text) {
   case THREADS:
     o->threads = parse_size("--threads", text, 1, 1024);
     break;
+  case VERIFY:
+    o->open.verify = 1;
+    break;
+  case COPY:
+    o->open.copy = 1;
+    break;
   case JSON:
     o->json = 1;
     break;
@@ -144,7 +158,9 @@ static const char *own_reference(fp4moe_precision precision) {
 }
 
 static run_options parse(int argc, char **argv) {
-  run_options o = {.layer = SIZE_MAX, .precision = FP4MOE_PRECISION_BF16};
+  run_options o = {.layer = SIZE_MAX,
+                   .precision = FP4MOE_PRECISION_BF16,
+                   .open.struct_size = sizeof(fp4moe_open_options)};
   for (int c; (c = next_option(argc, argv, options)) >= 0;) {
     if (c == HELP) print_usage(usage);
     take(&o, c, optarg);
@@ -204,7 +220,7 @@ timing run_time(fp4moe_layer *layer, const fp4moe_batch *batch, void *workspace,
 
 int command_run(int argc, char **argv) {
   run_state r = {.options = parse(argc, argv)};
-  require(fp4moe_checkpoint_open(r.options.path, &r.checkpoint), NULL);
+  require(fp4moe_checkpoint_open_with(r.options.path, &r.options.open, &r.checkpoint), NULL);
   r.context = open_context(r.options.threads, NULL);
   int status = r.options.input ? run_input(&r) : run_layers(&r);
   fp4moe_context_destroy(r.context);

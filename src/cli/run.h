@@ -16,6 +16,7 @@ typedef struct run_options {
   fp4moe_input_global input_global;
   activation_flags activation; /* over the checkpoint's */
   unsigned seen;               /* options given, by bit */
+  fp4moe_open_options open;
   int router_weight_on_input, json;
   slice_options slice_words;
   fp4moe_slice slice;

@@ -9,6 +9,8 @@
 
 #include "io/checkpoint.h"
 #include "io/file.h"
+#include "io/packed.h"
+#include "io/tensors.h"
 #include "status.h"
 
 /* Length of "<...>.experts" at the head of the name; 0: no expert tensor. */
@@ -106,7 +108,7 @@ static fp4moe_status keep_verdict(const fp4moe_checkpoint *c, struct io_layer *l
 static int by_number(const void *a, const void *b) {
   const struct io_layer *x = a, *y = b;
   if (x->info.layer != y->info.layer) return x->info.layer < y->info.layer ? -1 : 1;
-  return strcmp(x->prefix, y->prefix);
+  return strcmp(x->info.prefix, y->info.prefix);
 }
 
 static fp4moe_status open_config(fp4moe_checkpoint *c, const char *path) {
@@ -118,16 +120,56 @@ static fp4moe_status open_config(fp4moe_checkpoint *c, const char *path) {
   return status;
 }
 
-fp4moe_status fp4moe_checkpoint_open(const char *path, fp4moe_checkpoint **checkpoint) {
-  if (!path || !checkpoint)
-    return fp4moe_fail(FP4MOE_INVALID, "fp4moe_checkpoint_open: NULL argument");
-  fp4moe_checkpoint *c = calloc(1, sizeof *c);
-  if (!c) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: checkpoint", path);
-  fp4moe_status status = fp4moe_tensors_open(path, &c->tensors);
-  if (status == FP4MOE_OK) status = open_config(c, path);
+static fp4moe_status open_tensors(fp4moe_checkpoint *c) {
+  fp4moe_status status = fp4moe_tensors_open(c->path, &c->tensors);
+  if (status == FP4MOE_OK) status = open_config(c, c->path);
   if (status == FP4MOE_OK) status = list_layers(c);
   for (size_t i = 0; status == FP4MOE_OK && i < c->count; i++)
     status = keep_verdict(c, &c->layers[i]);
+  return status;
+}
+
+/* The layers as the head of a packed file has them; all can be loaded. */
+static fp4moe_status list_packed(fp4moe_checkpoint *c) {
+  size_t n = c->packed->head->layers;
+  c->tensors = calloc(1, sizeof *c->tensors);
+  c->layers = calloc(n, sizeof *c->layers);
+  if (!c->tensors || !c->layers) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: %zu layers", c->path, n);
+  c->count = n;
+  for (size_t i = 0; i < n; i++) {
+    const struct io_packed_layer *entry = &c->packed->layers[i];
+    c->layers[i] = (struct io_layer){.packed = entry,
+                                     .info = {.layer = (size_t)entry->layer,
+                                              .prefix = entry->prefix,
+                                              .family = entry->family,
+                                              .reason = "",
+                                              .fp4 = 1,
+                                              .desc = fp4moe_io_packed_desc(entry),
+                                              .top_k = (size_t)entry->top_k,
+                                              .bytes = entry->bytes}};
+  }
+  return FP4MOE_OK;
+}
+
+static fp4moe_status open_any(fp4moe_checkpoint *c, const fp4moe_open_options *options) {
+  fp4moe_status status = fp4moe_io_packed_open(c->path, options, &c->packed);
+  if (status != FP4MOE_OK) return status;
+  return c->packed ? list_packed(c) : open_tensors(c);
+}
+
+fp4moe_status fp4moe_checkpoint_open_with(const char *path, const fp4moe_open_options *options,
+                                          fp4moe_checkpoint **checkpoint) {
+  static const fp4moe_open_options none = {.struct_size = sizeof none};
+  fp4moe_open_options o;
+  if (!path || !checkpoint)
+    return fp4moe_fail(FP4MOE_INVALID, "fp4moe_checkpoint_open: NULL argument");
+  fp4moe_status status =
+      fp4moe_take_struct(&o, sizeof o, options ? options : &none, "fp4moe_open_options");
+  if (status != FP4MOE_OK) return status;
+  fp4moe_checkpoint *c = calloc(1, sizeof *c);
+  if (!c || !(c->path = strdup(path)))
+    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%s: checkpoint", path);
+  if (status == FP4MOE_OK) status = open_any(c, &o);
   if (status != FP4MOE_OK) {
     fp4moe_checkpoint_close(c);
     return status;
@@ -135,6 +177,10 @@ fp4moe_status fp4moe_checkpoint_open(const char *path, fp4moe_checkpoint **check
   if (c->count) qsort(c->layers, c->count, sizeof *c->layers, by_number);
   *checkpoint = c;
   return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_checkpoint_open(const char *path, fp4moe_checkpoint **checkpoint) {
+  return fp4moe_checkpoint_open_with(path, NULL, checkpoint);
 }
 
 void fp4moe_checkpoint_close(fp4moe_checkpoint *c) {
@@ -146,6 +192,8 @@ void fp4moe_checkpoint_close(fp4moe_checkpoint *c) {
   free(c->layers);
   fp4moe_io_config_close(&c->config);
   fp4moe_tensors_close(c->tensors);
+  fp4moe_io_packed_close(c->packed);
+  free(c->path);
   free(c);
 }
 
@@ -155,4 +203,13 @@ size_t fp4moe_checkpoint_layers(const fp4moe_checkpoint *c) { return c->count; }
 
 const fp4moe_checkpoint_layer *fp4moe_checkpoint_at(const fp4moe_checkpoint *c, size_t i) {
   return i < c->count ? &c->layers[i].info : NULL;
+}
+
+int fp4moe_checkpoint_packed(const fp4moe_checkpoint *c, fp4moe_packed_info *info) {
+  if (!c->packed) return 0;
+  if (info)
+    *info = (fp4moe_packed_info){.source = c->packed->head->source,
+                                 .identity = c->packed->head->identity,
+                                 .bytes = c->packed->head->file_bytes};
+  return 1;
 }

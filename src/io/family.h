@@ -44,9 +44,10 @@ extern const fp4moe_activation fp4moe_io_swiglu_oai;
  * <info.prefix>.something. */
 struct io_layer {
   fp4moe_checkpoint_layer info;
-  const struct io_family *family; /* NULL: not FP4 */
-  int transposed;                 /* ORIENTED: which way, once bound */
-  char *prefix, *reason;          /* owned; info points to them */
+  const struct io_family *family;       /* NULL: not FP4, or packed */
+  int transposed;                       /* ORIENTED: which way, once bound */
+  const struct io_packed_layer *packed; /* of a packed file: what its head says; else NULL */
+  char *prefix, *reason;                /* owned; info points to them */
 };
 
 /* The first family that the layer's names and code dtypes fit; NULL: none. */

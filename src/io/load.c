@@ -1,23 +1,18 @@
-/* load.c - one layer from disk into packed memory, expert by expert: read.c brings an expert,
- * fp4moe_layer_set_expert packs it. What the core finds wrong is told by the tensor's name. */
+/* load.c - one layer from disk, expert by expert, into packed memory or to whoever wants it: read.c
+ * brings an expert, fp4moe_layer_set_expert packs it. What the core finds wrong is told by the
+ * tensor's name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "io/checkpoint.h"
+#include "io/packed.h"
 #include "io/read.h"
 #include "io/tensors.h"
 #include "status.h"
 
-/* What of the layer is loaded. */
-struct part {
-  fp4moe_layer_desc desc;
-  fp4moe_split split;
-  size_t rank, first; /* first: expert, or of I */
-};
-
 /* The rank's share of I: rows of gate and up, columns of down. */
-static void cut_intermediate(const struct part *part, fp4moe_expert_weights *w) {
+static void cut_intermediate(const struct io_part *part, fp4moe_expert_weights *w) {
   fp4moe_projection *down = &w->down;
   size_t group = part->desc.format == FP4MOE_MXFP4 ? 32 : 16;
   if (part->desc.activation.gated) w->gate = fp4moe_io_take_rows(&w->gate, part->first, 1);
@@ -28,8 +23,8 @@ static void cut_intermediate(const struct part *part, fp4moe_expert_weights *w) 
 }
 
 /* The core's detail begins with the projection, "up scale [3][1] is NaN"; the tensor goes first. */
-static fp4moe_status name_scales(const struct io_reader *r, const struct part *part, size_t expert,
-                                 fp4moe_status status) {
+static fp4moe_status name_scales(const struct io_reader *r, const struct io_part *part,
+                                 size_t expert, fp4moe_status status) {
   static const char *const words[IO_PROJECTIONS] = {"gate ", "up ", "down "};
   char text[256], from[60] = "";
   snprintf(text, sizeof text, "%s", fp4moe_error_detail());
@@ -44,28 +39,33 @@ static fp4moe_status name_scales(const struct io_reader *r, const struct part *p
   return status;
 }
 
-static fp4moe_status load_experts(struct io_reader *r, const struct part *part,
-                                  fp4moe_layer *layer) {
+static fp4moe_status each_expert(struct io_reader *r, const struct io_part *part,
+                                 fp4moe_io_expert_fn *take, void *arg) {
   size_t first = part->split == FP4MOE_SPLIT_EXPERTS ? part->first : 0;
   for (size_t e = 0; e < part->desc.experts; e++) {
     fp4moe_expert_weights weights;
     fp4moe_status status = fp4moe_io_reader_expert(r, first + e, &weights);
     if (status != FP4MOE_OK) return status;
     if (part->split == FP4MOE_SPLIT_INTERMEDIATE) cut_intermediate(part, &weights);
-    status = fp4moe_layer_set_expert(layer, e, &weights);
+    status = take(arg, e, &weights);
     if (status != FP4MOE_OK) return name_scales(r, part, first + e, status);
   }
-  return fp4moe_layer_finish(layer);
+  return FP4MOE_OK;
 }
 
-static fp4moe_status load(const fp4moe_tensors *tensors, const struct io_layer *from,
-                          const struct part *part, fp4moe_layer *layer) {
+fp4moe_status fp4moe_io_each_expert(const fp4moe_tensors *tensors, const struct io_layer *from,
+                                    const struct io_part *part, fp4moe_io_expert_fn *take,
+                                    void *arg) {
   struct io_reader reader;
   fp4moe_status status = fp4moe_io_reader_open(tensors, from, &reader);
   if (status != FP4MOE_OK) return status;
-  status = load_experts(&reader, part, layer);
+  status = each_expert(&reader, part, take, arg);
   fp4moe_io_reader_close(&reader);
   return status;
+}
+
+static fp4moe_status set_expert(void *layer, size_t e, const fp4moe_expert_weights *weights) {
+  return fp4moe_layer_set_expert(layer, e, weights);
 }
 
 /* The caller's desc may change how the layer is run, never what it is. */
@@ -84,13 +84,12 @@ static fp4moe_status check_desc(const struct io_layer *layer, const fp4moe_layer
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
     if (fields[i].asked != fields[i].have)
       return fp4moe_fail(FP4MOE_INVALID, "%.200s: desc.%s is %zu, but the tensors have %zu",
-                         layer->prefix, fields[i].field, fields[i].asked, fields[i].have);
+                         layer->info.prefix, fields[i].field, fields[i].asked, fields[i].have);
   return FP4MOE_OK;
 }
 
-/* The desc of what is to be loaded, from the caller's words about the whole. */
-static fp4moe_status choose_part(const struct io_layer *from, const fp4moe_layer_desc *desc,
-                                 const fp4moe_slice *slice, struct part *part) {
+fp4moe_status fp4moe_io_choose_part(const struct io_layer *from, const fp4moe_layer_desc *desc,
+                                    const fp4moe_slice *slice, struct io_part *part) {
   static const fp4moe_slice all = {.struct_size = sizeof all};
   fp4moe_layer_desc own;
   if (!slice) slice = &all;
@@ -115,13 +114,16 @@ fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, 
   const struct io_layer *from = &checkpoint->layers[i];
   if (!from->info.fp4 || (!desc && from->info.status != FP4MOE_OK))
     return fp4moe_fail(from->info.status, "%s", from->info.reason);
-  struct part part;
+  struct io_part part;
   fp4moe_layer *made;
-  fp4moe_status status = choose_part(from, desc, slice, &part);
+  fp4moe_status status = fp4moe_io_choose_part(from, desc, slice, &part);
+  if (status == FP4MOE_OK && checkpoint->packed)
+    return fp4moe_io_packed_load(checkpoint->packed, from->packed, &part, context, layer);
   if (status == FP4MOE_OK) status = fp4moe_io_input_scales(checkpoint->tensors, from, &part.desc);
   if (status == FP4MOE_OK) status = fp4moe_layer_begin(context, &part.desc, &made);
   if (status != FP4MOE_OK) return status;
-  status = load(checkpoint->tensors, from, &part, made);
+  status = fp4moe_io_each_expert(checkpoint->tensors, from, &part, set_expert, made);
+  if (status == FP4MOE_OK) status = fp4moe_layer_finish(made);
   if (status == FP4MOE_OK)
     *layer = made;
   else

@@ -1,15 +1,12 @@
 /* write.c - writing a safetensors file, whole or not at all.
  *
- * Everything is checked and the header made before a file is touched. Then: a new file beside the
- * target (O_EXCL, so that nobody's is overwritten), fsync, rename, fsync of the directory. */
-#include <errno.h>
-#include <fcntl.h>
+ * Everything is checked and the header made before a file is touched (newfile.h). */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "io/newfile.h"
 #include "io/tensors.h"
 #include "status.h"
 
@@ -113,71 +110,28 @@ static fp4moe_status make_header(const char *path, const struct item *items, siz
   return FP4MOE_OK;
 }
 
-static int write_all(int fd, const void *data, size_t bytes) {
-  const char *from = data;
-  while (bytes) {
-    ssize_t put = write(fd, from, bytes < (1u << 30) ? bytes : 1u << 30);
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return 0;
-    from += put;
-    bytes -= (size_t)put;
-  }
-  return 1;
-}
-
-static int write_content(int fd, const char *header, size_t header_bytes, const struct item *items,
-                         size_t n) {
+static fp4moe_status write_content(const struct io_newfile *file, const char *header,
+                                   size_t header_bytes, const struct item *items, size_t n) {
   unsigned char length[8];
+  uint64_t at = sizeof length + header_bytes;
   for (size_t i = 0; i < sizeof length; i++) length[i] = (unsigned char)(header_bytes >> 8 * i);
-  int ok = write_all(fd, length, sizeof length) && write_all(fd, header, header_bytes);
-  for (size_t i = 0; ok && i < n; i++) ok = write_all(fd, items[i].data->data, items[i].bytes);
-  return ok && fsync(fd) == 0;
-}
-
-/* A new file "path.tmp.<process>.<n>" with the permissions that any new file gets. */
-static int open_temporary(const char *path, char **name) {
-  for (unsigned n = 0; n < 1000; n++) {
-    if (asprintf(name, "%s.tmp.%ld.%u", path, (long)getpid(), n) < 0) break;
-    int fd = open(*name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0) return fd;
-    int error = errno;
-    free(*name);
-    errno = error;
-    if (error != EEXIST) break;
-  }
-  return -1;
-}
-
-static void sync_parent(const char *path) {
-  char *dir = fp4moe_io_path_parent(path);
-  int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-  if (fd >= 0) {
-    fsync(fd);
-    close(fd);
-  }
-  free(dir);
+  fp4moe_status status = fp4moe_io_newfile_write(file, 0, length, sizeof length);
+  if (status == FP4MOE_OK)
+    status = fp4moe_io_newfile_write(file, sizeof length, header, header_bytes);
+  for (size_t i = 0; status == FP4MOE_OK && i < n; at += items[i++].bytes)
+    status = fp4moe_io_newfile_write(file, at, items[i].data->data, items[i].bytes);
+  return status;
 }
 
 static fp4moe_status write_file(const char *path, const char *header, size_t header_bytes,
                                 const struct item *items, size_t n) {
-  char *temporary;
-  int fd = open_temporary(path, &temporary);
-  if (fd < 0) return fp4moe_fail(FP4MOE_SYSTEM, "%s: temporary file: %s", path, strerror(errno));
-  int ok = write_content(fd, header, header_bytes, items, n);
-  int error = errno;
-  if (close(fd) != 0 && ok) {
-    ok = 0;
-    error = errno;
-  }
-  if (ok && rename(temporary, path) != 0) {
-    ok = 0;
-    error = errno;
-  }
-  if (!ok) unlink(temporary);
-  free(temporary);
-  if (!ok) return fp4moe_fail(FP4MOE_SYSTEM, "%s: write: %s", path, strerror(error));
-  sync_parent(path);
-  return FP4MOE_OK;
+  struct io_newfile file;
+  fp4moe_status status = fp4moe_io_newfile_open(path, &file);
+  if (status != FP4MOE_OK) return status;
+  status = write_content(&file, header, header_bytes, items, n);
+  if (status == FP4MOE_OK) return fp4moe_io_newfile_commit(&file);
+  fp4moe_io_newfile_abandon(&file);
+  return status;
 }
 
 fp4moe_status fp4moe_tensors_write(const char *path, const fp4moe_tensor_data *list, size_t n) {
