@@ -109,7 +109,7 @@ done <<EOF
 --activation relu2:relu2 ungated
 EOF
 expect 0 --version
-for command in '' run bench explain inspect unpack; do
+for command in '' run bench explain inspect unpack pack; do
   # shellcheck disable=SC2086
   expect 0 $command --help
   prints usage
@@ -146,6 +146,38 @@ unpacks qwen3_nvfp4_ct model.layers.3.mlp.experts.0.up_proj.weight_packed bf16 \
   'model.layers.3.mlp.experts.0.up_proj.weight BF16 [80,96]'
 unpacks llama4_nvfp4_modelopt language_model.model.layers.0.feed_forward.experts.gate_up_proj bf16 \
   'gate_up_proj BF16 [2,64,96]'
+
+# ---- Packed files
+
+for name in gptoss_mxfp4 qwen3_nvfp4_modelopt nemotron_nvfp4_modelopt; do
+  expect 0 pack "$data/$name.safetensors" --output "$scratch/packed"
+  prints identity
+  for how in '' --verify --copy; do
+    # shellcheck disable=SC2086
+    expect 0 run "$scratch/packed" --input "$data/${name%_modelopt}.io.safetensors" --check y \
+      --tolerance 5e-3 $how
+  done
+  expect 0 inspect "$scratch/packed"
+  prints "packed from $data/$name.safetensors"
+done
+expect 0 pack "$gptoss" --output "$scratch/part" --rank 1 --ranks 3
+expect 0 run "$scratch/part" --input "$io"
+expect 2 run "$scratch/part" --input "$io" --rank 1 --ranks 3 --split intermediate
+says 'UNSUPPORTED'
+expect 0 run "$scratch/part" --input "$io" --rank 1 --ranks 2 --split experts
+printf '\377' | dd of="$scratch/packed/model.fp4moe" bs=1 seek=66000 conv=notrunc 2>/dev/null
+expect 0 run "$scratch/packed"
+expect 2 run "$scratch/packed" --verify
+says 'record checksum'
+expect 2 pack "$scratch/packed" --output "$scratch/again"
+says 'packed already'
+expect 2 pack "$gptoss"
+says --output
+expect 2 pack "$io" --output "$scratch/none"
+says '0 FP4 layers'
+cp "$gptoss" "$scratch/model.safetensors"
+expect 2 pack "$gptoss" --output "$scratch"
+says 'directory of its own'
 
 # ---- JSON
 
