@@ -116,10 +116,13 @@ FP4MOE_API fp4moe_status fp4moe_checkpoint_open(const char *path, fp4moe_checkpo
 typedef struct fp4moe_open_options {
   size_t struct_size;
   int verify; /* 1: loading a layer reads all its records and tests their checksums */
-  int copy;   /* 1: a layer is a copy in memory of its own (huge pages, checksums always tested);
-                 0: it reads a map of the file, which processes share and which needs no memory
-                 that the system could not drop. A map must not be truncated while in use: that
-                 is SIGBUS. Packing again replaces the file and leaves the map as it was. */
+  /* 1: a layer is a copy in memory of its own, in huge pages, its checksums always tested.
+   * 0: it reads a map of the file: there at once (a gpt-oss-20b layer, 424 MB: 0.01 s, a copy
+   * 0.4 s), shared by processes, and memory that the system may drop and read again. Small pages
+   * cost up to a tenth at one token (1.55 ms against 1.43 ms on 2 cores of a Zen 4). A map must
+   * not be truncated while in use: that is SIGBUS. Packing again replaces the file and leaves the
+   * map as it was. */
+  int copy;
 } fp4moe_open_options;
 
 /* options: NULL = all 0. */
