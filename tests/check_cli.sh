@@ -162,7 +162,7 @@ for name in gptoss_mxfp4 qwen3_nvfp4_modelopt nemotron_nvfp4_modelopt; do
 done
 expect 0 pack "$gptoss" --output "$scratch/part" --rank 1 --ranks 3
 expect 0 run "$scratch/part" --input "$io"
-expect 2 run "$scratch/part" --input "$io" --rank 1 --ranks 3 --split intermediate
+expect 2 run "$scratch/part" --input "$io" --rank 0 --ranks 1 --split intermediate
 says 'UNSUPPORTED'
 expect 0 run "$scratch/part" --input "$io" --rank 1 --ranks 2 --split experts
 printf '\377' | dd of="$scratch/packed/model.fp4moe" bs=1 seek=66000 conv=notrunc 2>/dev/null
