@@ -82,7 +82,8 @@ static fp4moe_status fill_entry(struct packer *k, size_t i) {
                                 .router_weight_on_input = (uint32_t)d->router_weight_on_input,
                                 .alpha = d->activation.alpha,
                                 .beta = d->activation.beta,
-                                .limit = d->activation.limit};
+                                .limit = d->activation.limit,
+                                .linear_beta = d->activation.linear_beta};
   if (!e->record_bytes) {
     fp4moe_fail_in("%.200s", info->prefix);
     return FP4MOE_INVALID;

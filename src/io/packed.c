@@ -21,15 +21,15 @@ typedef unsigned long long ull;
 /* ---- What reader and writer share ---- */
 
 fp4moe_layer_desc fp4moe_io_packed_desc(const struct io_packed_layer *e) {
-  return (fp4moe_layer_desc){
-      .struct_size = sizeof(fp4moe_layer_desc),
-      .hidden = (size_t)e->hidden,
-      .intermediate = (size_t)e->intermediate,
-      .experts = (size_t)e->experts,
-      .format = (fp4moe_format)e->format,
-      .precision = FP4MOE_PRECISION_BF16,
-      .activation = {(fp4moe_activation_kind)e->kind, (int)e->gated, e->alpha, e->beta, e->limit},
-      .router_weight_on_input = (int)e->router_weight_on_input};
+  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
+                             .hidden = (size_t)e->hidden,
+                             .intermediate = (size_t)e->intermediate,
+                             .experts = (size_t)e->experts,
+                             .format = (fp4moe_format)e->format,
+                             .precision = FP4MOE_PRECISION_BF16,
+                             .activation = {(fp4moe_activation_kind)e->kind, (int)e->gated,
+                                            e->alpha, e->beta, e->limit, e->linear_beta},
+                             .router_weight_on_input = (int)e->router_weight_on_input};
 }
 
 int fp4moe_io_packed_align(uint64_t end, uint64_t *offset) {

@@ -28,8 +28,8 @@ struct io_packed_layer {
   uint64_t source_bytes;        /* of the tensors it was made of */
   uint32_t format, gated, kind; /* fp4moe_format, fp4moe_activation */
   uint32_t router_weight_on_input;
-  float alpha, beta, limit;
-  uint32_t reserved[5]; /* 0 */
+  float alpha, beta, limit, linear_beta;
+  uint32_t reserved[4]; /* 0 */
   char family[64];      /* texts end in 0 and are 0 from there on */
   char prefix[320];
 };
@@ -48,7 +48,7 @@ struct io_packed_head {
 _Static_assert(sizeof(struct io_packed_layer) == 512, "an entry of the file");
 _Static_assert(sizeof(struct io_packed_head) == 256, "the head of the file");
 /* A field that the desc gains must get its place in the entry, or a new version number. */
-_Static_assert(sizeof(fp4moe_layer_desc) == 64, "io_packed_layer holds every field of the desc");
+_Static_assert(sizeof(fp4moe_layer_desc) == 72, "io_packed_layer holds every field of the desc");
 
 struct io_packed {
   struct io_file file;
