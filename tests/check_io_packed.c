@@ -167,6 +167,34 @@ static void test_several(void) {
   close_all();
 }
 
+/* Class NVFP4 reads the input scales: of the layer from the head, of experts from the records. */
+static void test_input_scales(void) {
+  static const char *const names[] = {"qwen3_nvfp4_modelopt", "nemotron_nvfp4_modelopt",
+                                      "qwen3_w4a16_modelopt"};
+  open_all();
+  for (int i = 0; i < 3; i++)
+    for (int policy = FP4MOE_GLOBAL_LAYER; policy <= FP4MOE_GLOBAL_TOKEN; policy++) {
+      fp4moe_layer *want = NULL, *got = NULL;
+      fp4moe_checkpoint *from = io_open_checkpoint(io_data_path(names[i]));
+      pack(names[i], "p");
+      fp4moe_checkpoint *ckpt = open_with(io_at("p"), 0, 0);
+      fp4moe_layer_desc desc = fp4moe_checkpoint_at(ckpt, 0)->desc;
+      desc.precision = FP4MOE_PRECISION_NVFP4;
+      desc.input_global = (fp4moe_input_global)policy;
+      fp4moe_status a = fp4moe_checkpoint_load_layer(from, 0, context, &desc, &want);
+      fp4moe_status b = fp4moe_checkpoint_load_layer(ckpt, 0, context, &desc, &got);
+      int without = i == 2 && policy != FP4MOE_GLOBAL_TOKEN;
+      CHECK(!a == !without && !b == !without, "%s: %d %d: %s", names[i], a, b,
+            fp4moe_error_detail());
+      if (!a && !b) compare_layers(names[i], want, got);
+      fp4moe_layer_destroy(want);
+      fp4moe_layer_destroy(got);
+      fp4moe_checkpoint_close(ckpt);
+      fp4moe_checkpoint_close(from);
+    }
+  close_all();
+}
+
 /* A rank's experts are mapped out of the whole file; its part of I is packed for it. */
 static void test_parts(void) {
   const fp4moe_slice experts = {sizeof experts, FP4MOE_SPLIT_EXPERTS, 1, 3};
@@ -384,7 +412,7 @@ static const struct head_case {
     {ENTRY(gated), 4, 2, "out of range"},
     {ENTRY(kind), 4, 4095, "layer 5: activation.kind is 4095"},
     {ENTRY(router_weight_on_input), 4, 2, "out of range"},
-    {ENTRY(alpha), 4, 0x7f800000, "layer 5: activation alpha inf"},
+    {ENTRY(alpha), 4, 0x7f800000, "layer 5: activation.alpha is inf"},
     {ENTRY(limit), 4, 0x7fc00000, "layer 5: activation"},
     {ENTRY(limit), 4, 0xbf800000, "layer 5: activation"},
     {ENTRY(reserved), 4, 1, "not plain or not ended"},
@@ -565,6 +593,7 @@ void check_io_packed(void) {
       {"same bits", test_same},
       {"deterministic", test_deterministic},
       {"several layers", test_several},
+      {"input scales", test_input_scales},
       {"parts", test_parts},
       {"shared", test_shared},
       {"replaced", test_replaced},

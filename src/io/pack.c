@@ -4,6 +4,7 @@
  * before a file is touched; then the records, each as its expert was read. The head goes in last,
  * when its sums are known, and the file appears whole or not at all (newfile.h). Packing the same
  * weights again gives the same bytes. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,11 +118,27 @@ static fp4moe_status lay_out(struct packer *k) {
 
 /* ---- Writing ---- */
 
+/* The largest so far; from the first expert without one on: none. */
+static void keep_input_scale(float *most, float scale, size_t e) {
+  int none = scale == 0 || (e > 0 && *most == 0);
+  *most = none ? 0 : fmaxf(*most, scale);
+}
+
+static void keep_input_scales(struct io_packed_layer *entry, const uint8_t *record, size_t e) {
+  fp4moe_record header;
+  float scales[2];
+  memcpy(&header, record, sizeof header);
+  memcpy(scales, record + header.globals + FP4MOE_INPUT_SCALES * sizeof *scales, sizeof scales);
+  keep_input_scale(&entry->input_scale_gate_up, scales[0], e);
+  keep_input_scale(&entry->input_scale_down, scales[1], e);
+}
+
 static fp4moe_status write_expert(void *arg, size_t e, const fp4moe_expert_weights *weights) {
   struct packer *k = arg;
   fp4moe_layer_desc desc = fp4moe_io_packed_desc(k->entry);
   fp4moe_status status = fp4moe_record_write(&desc, weights, k->record);
   if (status != FP4MOE_OK) return status;
+  keep_input_scales(k->entry, k->record, e);
   k->entry->headers_sum = fp4moe_io_packed_chain(k->entry->headers_sum, k->record);
   status = fp4moe_io_newfile_write(&k->file, k->entry->offset + e * k->entry->record_bytes,
                                    k->record, (size_t)k->entry->record_bytes);

@@ -14,6 +14,7 @@
 #include "checksum.h"
 #include "io/packed.h"
 #include "io/tensors.h"
+#include "layer.h"
 #include "status.h"
 
 typedef unsigned long long ull;
@@ -149,11 +150,15 @@ static fp4moe_status check_texts(const struct io_packed *p) {
                      p->file.path);
 }
 
+static int is_scale_or_none(float scale) { return scale == 0 || fp4moe_is_input_scale(scale); }
+
 /* One entry, whose records can lie at `offset` only. *end: where they end. */
 static fp4moe_status check_entry(const struct io_packed *p, const struct io_packed_layer *e,
                                  uint64_t offset, uint64_t *end) {
   if (e->hidden > SIZE_MAX || e->intermediate > SIZE_MAX || e->experts > SIZE_MAX ||
-      e->format > INT32_MAX || e->gated > 1 || e->kind > INT32_MAX || e->router_weight_on_input > 1)
+      e->format > INT32_MAX || e->gated > 1 || e->kind > INT32_MAX ||
+      e->router_weight_on_input > 1 || !is_scale_or_none(e->input_scale_gate_up) ||
+      !is_scale_or_none(e->input_scale_down))
     return fp4moe_fail(FP4MOE_INVALID, "%s: packed file: layer %llu: a field is out of range",
                        p->file.path, (ull)e->layer);
   fp4moe_layer_desc desc = fp4moe_io_packed_desc(e);
@@ -288,6 +293,17 @@ static fp4moe_status check_headers(const struct io_packed *p, const struct io_pa
                      (ull)sum, (ull)e->headers_sum);
 }
 
+/* Class NVFP4 with the layer's global: what the caller left open is in the entry. */
+static fp4moe_status take_input_scales(const struct io_packed_layer *e, fp4moe_layer_desc *desc) {
+  if (!fp4moe_reads_layer_scales(desc)) return FP4MOE_OK;
+  if (desc->input_scale_gate_up == 0) desc->input_scale_gate_up = e->input_scale_gate_up;
+  if (desc->input_scale_down == 0) desc->input_scale_down = e->input_scale_down;
+  if (desc->input_scale_gate_up != 0 && desc->input_scale_down != 0) return FP4MOE_OK;
+  return fp4moe_fail(
+      FP4MOE_UNSUPPORTED,
+      "an expert has no input scale, which class NVFP4 with the layer's global reads");
+}
+
 /* Bytes from the page's begin, where a map begins, to the records. */
 static size_t page_offset(uint64_t at) { return (size_t)at % (size_t)sysconf(_SC_PAGESIZE); }
 
@@ -349,13 +365,15 @@ fp4moe_status fp4moe_io_packed_load(const struct io_packed *p, const struct io_p
                                     fp4moe_layer **layer) {
   size_t bytes = (size_t)e->record_bytes;
   size_t first = part->split == FP4MOE_SPLIT_EXPERTS ? part->first : 0;
+  struct io_part own = *part;
   fp4moe_status status = check_size(p);
   if (status != FP4MOE_OK) return status;
   if (part->split == FP4MOE_SPLIT_INTERMEDIATE)
     status = fp4moe_fail(FP4MOE_UNSUPPORTED, "packed whole: pack the rank's part itself");
+  if (status == FP4MOE_OK) status = take_input_scales(e, &own.desc);
   if (status == FP4MOE_OK) status = check_headers(p, e);
   if (status == FP4MOE_OK)
-    status = (p->copy ? copy_layer : map_layer)(p, e->offset + first * bytes, part, bytes, context,
+    status = (p->copy ? copy_layer : map_layer)(p, e->offset + first * bytes, &own, bytes, context,
                                                 layer);
   if (status != FP4MOE_OK) fp4moe_fail_in("%s: layer %llu", p->file.path, (ull)e->layer);
   return status;

@@ -29,8 +29,9 @@ struct io_packed_layer {
   uint32_t format, gated, kind; /* fp4moe_format, fp4moe_activation */
   uint32_t router_weight_on_input;
   float alpha, beta, limit, linear_beta;
-  uint32_t reserved[4]; /* 0 */
-  char family[64];      /* texts end in 0 and are 0 from there on */
+  float input_scale_gate_up, input_scale_down; /* of all experts; 0: one has none */
+  uint32_t reserved[2];                        /* 0 */
+  char family[64];                             /* texts end in 0 and are 0 from there on */
   char prefix[320];
 };
 
@@ -48,7 +49,7 @@ struct io_packed_head {
 _Static_assert(sizeof(struct io_packed_layer) == 512, "an entry of the file");
 _Static_assert(sizeof(struct io_packed_head) == 256, "the head of the file");
 /* A field that the desc gains must get its place in the entry, or a new version number. */
-_Static_assert(sizeof(fp4moe_layer_desc) == 72, "io_packed_layer holds every field of the desc");
+_Static_assert(sizeof(fp4moe_layer_desc) == 80, "io_packed_layer holds every field of the desc");
 
 struct io_packed {
   struct io_file file;
