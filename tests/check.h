@@ -27,6 +27,7 @@ void check_layer(void);
 void check_table(void);
 void check_tasks(void);
 void check_host(void);
+void check_race(void);
 void check_router(void);
 
 /* ---- Registering ---- */

@@ -1,0 +1,231 @@
+/* race.c - rounds, paired ratios and the decision (race.h).
+ *
+ * A runner is what the middle half of its ratios says. One figure tells how far a single ratio
+ * strays: sigma, from the median distance of all runners' ratios to their own middle, so that
+ * outliers move neither. The middle of n then strays by 1.1 sigma / sqrt(n); "surely" is WIDTH
+ * times that, which is wide because the leader is the luckiest of many; a tie is once that. A quiet
+ * host is sure at once, a noisy one waits. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "measure.h"
+#include "race.h"
+
+static const double WIDTH = 3;
+static const double SCREENS[] = {1.5, 1.15};
+
+typedef struct times {
+  double ns[RACE_ROUNDS]; /* by round; 0: not run in it */
+} times;
+
+typedef struct track {
+  race_lane *lane;
+  times *runner;             /* [count] */
+  double again[RACE_ROUNDS]; /* the leader's second time over its first, 0: none */
+  double *away;              /* [count * RACE_ROUNDS], for sigma */
+  double sigma;              /* of one ratio */
+  size_t leader;
+  size_t order[RACE_MAX + 1], entries; /* of this round: runners, one of them twice */
+} track;
+
+/* ---- Middles, and how far they stray ---- */
+
+static double median_of(double *values, size_t n) { return measure_summarise(values, n).median; }
+
+/* Mean of the middle half: as deaf to outliers as a median, and strays less. */
+static double middle_of(double *values, size_t n) {
+  double sum = 0;
+  size_t cut = n / 4;
+  measure_summarise(values, n); /* sorts */
+  for (size_t i = cut; i < n - cut; i++) sum += values[i];
+  return sum / (double)(n - 2 * cut);
+}
+
+/* A runner's times over the leader's, round by round; returns how many. */
+static size_t ratios_of(const track *t, size_t i, size_t rounds, double *ratio) {
+  size_t n = 0;
+  for (size_t r = 0; r < rounds; r++) {
+    double a = t->runner[i].ns[r], b = t->runner[t->leader].ns[r];
+    if (a > 0 && b > 0) ratio[n++] = a / b;
+  }
+  return n;
+}
+
+/* Distances |ratio / middle - 1| into `away`, widened for what a middle of few takes from them. */
+static size_t distances(double *ratio, size_t n, double *away) {
+  double middle = n > 1 ? middle_of(ratio, n) : 1, widen = sqrt((double)n / (double)(n - 1));
+  for (size_t j = 0; n > 1 && j < n; j++) away[j] = fabs(ratio[j] / middle - 1) * widen;
+  return n > 1 ? n : 0;
+}
+
+static double sigma_of(double *away, size_t n) { return n ? 1.48 * median_of(away, n) : INFINITY; }
+
+static void find_sigma(track *t, size_t rounds) {
+  double ratio[RACE_ROUNDS];
+  size_t n = 0;
+  for (size_t i = 0; i < t->lane->count; i++)
+    if (!t->lane->runner[i].out && i != t->leader)
+      n += distances(ratio, ratios_of(t, i, rounds, ratio), t->away + n);
+  if (n) t->sigma = sigma_of(t->away, n);
+}
+
+/* One standard deviation of the middle of n ratios. */
+static double deviation(double sigma, size_t n) {
+  return n ? 1.1 * sigma / sqrt((double)n) : INFINITY;
+}
+
+static double middle_ns(const track *t, size_t i, size_t rounds) {
+  double ns[RACE_ROUNDS];
+  size_t n = 0;
+  for (size_t r = 0; r < rounds; r++)
+    if (t->runner[i].ns[r] > 0) ns[n++] = t->runner[i].ns[r];
+  return n ? middle_of(ns, n) : 0;
+}
+
+/* What the leader's ratio to itself may be off 1. */
+static double noise_of(const track *t, size_t rounds) {
+  double ratio[RACE_ROUNDS], away[RACE_ROUNDS];
+  size_t n = 0;
+  for (size_t r = 0; r < rounds; r++)
+    if (t->again[r] > 0) ratio[n++] = t->again[r];
+  return deviation(sigma_of(away, distances(ratio, n, away)), n);
+}
+
+/* ---- A round ---- */
+
+static void shuffle(track *t, measure_rng *rng) {
+  t->entries = 0;
+  for (size_t i = 0; i < t->lane->count; i++)
+    if (!t->lane->runner[i].out) t->order[t->entries++] = i;
+  t->order[t->entries++] = t->leader;
+  for (size_t i = t->entries; i-- > 1;) {
+    size_t j = (size_t)(measure_random(rng) % (i + 1)), swap = t->order[i];
+    t->order[i] = t->order[j], t->order[j] = swap;
+  }
+}
+
+static void note(track *t, size_t turn, size_t round, double ns) {
+  if (turn >= t->entries) return; /* the lane had its round, another had not */
+  double *first = &t->runner[t->order[turn]].ns[round];
+  if (*first > 0)
+    t->again[round] = ns / *first;
+  else
+    *first = ns;
+}
+
+static void run_round(const race_host *host, track *tracks, size_t n, size_t round,
+                      measure_rng *rng) {
+  size_t turns = 0;
+  for (size_t l = 0; l < n; l++) {
+    shuffle(&tracks[l], rng);
+    if (tracks[l].entries > turns) turns = tracks[l].entries;
+  }
+  for (size_t turn = 0; turn < turns; turn++) {
+    size_t at[RACE_LANES] = {0};
+    double ns[RACE_LANES] = {0};
+    for (size_t l = 0; l < n; l++) at[l] = tracks[l].order[turn % tracks[l].entries];
+    host->time(host->arg, at, ns);
+    for (size_t l = 0; l < n; l++) note(&tracks[l], turn, round, ns[l]);
+  }
+}
+
+/* ---- Who stays ---- */
+
+/* The least time among those that run; ties to the fixed order. */
+static void find_leader(track *t, size_t rounds) {
+  size_t best = t->leader;
+  double least = INFINITY;
+  for (size_t i = 0; i < t->lane->count; i++) {
+    const race_runner *r = &t->lane->runner[i];
+    double ns = r->out ? INFINITY : middle_ns(t, i, rounds);
+    if (ns < least || (ns == least && r->order < t->lane->runner[best].order)) least = ns, best = i;
+  }
+  t->leader = best;
+}
+
+/* Drops what is surely slower than `most` times the leader. Returns how many still differ from it
+ * by more than the resolution, perhaps. */
+static size_t drop_slow(track *t, size_t rounds, double most, double resolution) {
+  size_t open = 0;
+  for (size_t i = 0; i < t->lane->count; i++) {
+    race_runner *r = &t->lane->runner[i];
+    double ratio[RACE_ROUNDS];
+    if (r->out || i == t->leader) continue;
+    size_t n = ratios_of(t, i, rounds, ratio);
+    double middle = n ? middle_of(ratio, n) : 1, stray = WIDTH * deviation(t->sigma, n);
+    r->out = middle / (1 + stray) > most;
+    open += !r->out && fabs(middle - 1) + stray > resolution;
+  }
+  return open;
+}
+
+static void decide(track *t, size_t rounds, double resolution) {
+  race_lane *lane = t->lane;
+  double ratio[RACE_ROUNDS];
+  find_leader(t, rounds);
+  lane->best = t->leader;
+  lane->rounds = rounds;
+  lane->noise = fmin(noise_of(t, rounds), 1);
+  double equal = 1 + fmax(lane->noise, resolution);
+  for (size_t i = 0; i < lane->count; i++) {
+    race_runner *r = &lane->runner[i];
+    size_t n = ratios_of(t, i, rounds, ratio);
+    r->ns = middle_ns(t, i, rounds);
+    r->ratio = n ? middle_of(ratio, n) : 0;
+    if (!r->out && n && r->ratio <= equal && r->order < lane->runner[lane->best].order)
+      lane->best = i;
+  }
+}
+
+/* ---- The race ---- */
+
+static size_t open_tracks(race_lane *lanes, size_t n, track *tracks) {
+  size_t used = 0;
+  for (size_t l = 0; l < n; l++) {
+    size_t first = 0;
+    while (first < lanes[l].count && lanes[l].runner[first].out) first++;
+    lanes[l].best = lanes[l].count;
+    if (first == lanes[l].count) continue;
+    tracks[l] = (track){.lane = &lanes[l], .leader = first, .sigma = INFINITY};
+    tracks[l].runner = calloc(lanes[l].count, sizeof *tracks[l].runner);
+    tracks[l].away = calloc(lanes[l].count * RACE_ROUNDS, sizeof *tracks[l].away);
+    used += tracks[l].runner && tracks[l].away;
+  }
+  return used;
+}
+
+static int is_over(track *tracks, size_t n, size_t rounds, const race_rules *rules) {
+  size_t open = 0;
+  for (size_t l = 0; l < n; l++) {
+    find_leader(&tracks[l], rounds);
+    find_sigma(&tracks[l], rounds);
+    double most = 1;
+    if (rounds < rules->screen_rounds)
+      most = INFINITY;
+    else if (rounds == rules->screen_rounds)
+      most = SCREENS[0];
+    else if (rounds < rules->screen_rounds + rules->least_rounds)
+      most = SCREENS[1];
+    open += drop_slow(&tracks[l], rounds, most, rules->resolution);
+  }
+  return rounds >= rules->most_rounds ||
+         (!open && rounds >= rules->screen_rounds + rules->least_rounds);
+}
+
+void race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n) {
+  track *tracks = calloc(n, sizeof *tracks);
+  measure_rng rng = {rules->seed};
+  size_t rounds = 0;
+  if (tracks && open_tracks(lanes, n, tracks) == n)
+    while (rounds < RACE_ROUNDS) {
+      run_round(host, tracks, n, rounds++, &rng);
+      if ((host->stop && host->stop(host->arg)) || is_over(tracks, n, rounds, rules)) break;
+    }
+  for (size_t l = 0; tracks && l < n; l++) {
+    if (tracks[l].runner && rounds) decide(&tracks[l], rounds, rules->resolution);
+    free(tracks[l].runner);
+    free(tracks[l].away);
+  }
+  free(tracks);
+}

@@ -1,0 +1,56 @@
+/* race.h - which of several candidates is the fastest, decided under noise.
+ *
+ * A lane is one race; the lanes of a run share their calls: one call times one candidate of each
+ * (the two phases of a layer). Each round times every runner once, in an order drawn anew, so that
+ * drift and neighbours hit all alike; runners are compared by the ratios of their times within a
+ * round. The leader is timed twice a round: that ratio, a thing against itself, is the noise.
+ *
+ *   screening   out once it is surely slower than 1.5, and then 1.15 times the fastest
+ *   race        out once it is surely slower than the leader; over when one is left, when what is
+ *               left is equal within the resolution, or when rounds or time are over
+ *   decision    of those not slower than the leader by more than noise and resolution, the first
+ *               in the candidates' fixed order, whatever order they started in
+ *
+ * The clock is the caller's: tests run a simulated host. */
+#ifndef FP4MOE_RACE_H
+#define FP4MOE_RACE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { RACE_LANES = 2, RACE_MAX = 128, RACE_ROUNDS = 400 };
+
+typedef struct race_host {
+  /* Times one call: candidate at[lane] in each lane, ns[lane] > 0. */
+  void (*time)(void *arg, const size_t at[RACE_LANES], double ns[RACE_LANES]);
+  int (*stop)(void *arg); /* 1: no further round. NULL: never */
+  void *arg;
+} race_host;
+
+typedef struct race_rules {
+  size_t screen_rounds; /* before the first runner may go, >= 2 */
+  size_t least_rounds;  /* of the race, >= 5 */
+  size_t most_rounds;   /* <= RACE_ROUNDS, screening included */
+  double resolution;    /* differences below it are not worth a round, such as 0.01 */
+  uint64_t seed;        /* of the orders */
+} race_rules;
+
+typedef struct race_runner {
+  uint32_t order; /* in: place in the fixed order, unique within the lane */
+  int out;        /* in: 1 = banned, never timed. out: 1 = surely slower */
+  double ns;      /* out: middle of its times; 0: never timed */
+  double ratio;   /* out: its time over the leader's in the same round, the middle */
+} race_runner;
+
+typedef struct race_lane {
+  race_runner runner[RACE_MAX];
+  size_t count;
+  size_t best;  /* out: the decision; count: every runner was banned */
+  double noise; /* out: standard deviation of the leader's ratio to itself */
+  size_t rounds;
+} race_lane;
+
+/* Runs lanes[0 .. n), n <= RACE_LANES; a lane without runners is left alone. */
+void race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n);
+
+#endif

@@ -1,0 +1,159 @@
+/* check_race.c - the tuner's decisions under noise (race.h), on a simulated host: planted costs,
+ * 20 % noise, outliers and drift. The clock here is arithmetic, so nothing waits and every run of
+ * a seed is the same. */
+#include <math.h>
+#include <string.h>
+
+#include "check.h"
+#include "measure.h"
+#include "race.h"
+
+enum { RUNNERS = 40, SEEDS = 100 };
+
+typedef struct simulated {
+  const double *cost[RACE_LANES]; /* ns */
+  double noise, drift;            /* relative; drift: per call */
+  int outliers;                   /* 1: one call in 20 takes three times as long */
+  size_t lanes, calls;
+  uint64_t seed;
+  size_t samples[RACE_LANES][RUNNERS];
+} simulated;
+
+static double normal(measure_rng *rng) {
+  double sum = -6;
+  for (int i = 0; i < 12; i++) sum += measure_uniform(rng);
+  return sum;
+}
+
+static void simulated_time(void *arg, const size_t at[RACE_LANES], double ns[RACE_LANES]) {
+  simulated *s = arg;
+  double speed = 1 + 0.3 * sin(s->drift * (double)s->calls++);
+  for (size_t l = 0; l < s->lanes; l++) { /* noise follows the runner, wherever it stands */
+    double cost = s->cost[l][at[l]];
+    measure_rng rng = {s->seed + (uint64_t)cost * 4096 + s->samples[l][at[l]]++};
+    ns[l] = cost * speed * exp(s->noise * normal(&rng));
+    if (s->outliers && measure_random(&rng) % 20 == 0) ns[l] *= 3;
+  }
+}
+
+/* Costs of 1 (the best, somewhere), 1.08 and up; order: of the fixed order. */
+static size_t plant(measure_rng *rng, double cost[RUNNERS]) {
+  size_t best = (size_t)(measure_random(rng) % RUNNERS);
+  for (size_t i = 0; i < RUNNERS; i++) cost[i] = 1e6 * (1.08 + 2 * pow((double)i / RUNNERS, 2));
+  cost[best] = 1e6;
+  return best;
+}
+
+static const race_rules thorough = {.screen_rounds = 5,
+                                    .least_rounds = 5,
+                                    .most_rounds = RACE_ROUNDS,
+                                    .resolution = 0.02,
+                                    .seed = 1};
+
+static void start(race_lane *lane, size_t count, int reversed) {
+  memset(lane, 0, sizeof *lane);
+  lane->count = count;
+  for (size_t i = 0; i < count; i++)
+    lane->runner[i].order = (uint32_t)(reversed ? count - 1 - i : i);
+}
+
+/* Finds of the planted best in SEEDS runs; the runners stand in the lane in order or reversed. */
+static size_t finds(double noise, int outliers, double drift, size_t picks[SEEDS], int reversed) {
+  static race_lane lane;
+  size_t found = 0;
+  for (uint64_t seed = 0; seed < SEEDS; seed++) {
+    measure_rng rng = {seed};
+    double cost[RUNNERS], turned[RUNNERS];
+    size_t best = plant(&rng, cost);
+    for (size_t i = 0; i < RUNNERS; i++) turned[i] = cost[RUNNERS - 1 - i];
+    simulated s = {{reversed ? turned : cost}, noise, drift, outliers, 1, 0, seed << 40, {{0}}};
+    race_host host = {simulated_time, NULL, &s};
+    start(&lane, RUNNERS, reversed);
+    race_run(&host, &thorough, &lane, 1);
+    picks[seed] = reversed ? RUNNERS - 1 - lane.best : lane.best;
+    found += picks[seed] == best;
+  }
+  return found;
+}
+
+static void test_noise(void) {
+  size_t forward[SEEDS], backward[SEEDS], same = 0;
+  size_t found = finds(0.2, 1, 0.001, forward, 0);
+  CHECK(found >= 95, "the best was found in %zu of %d runs", found, SEEDS);
+  found = finds(0.2, 1, 0.001, backward, 1);
+  CHECK(found >= 95, "reversed, the best was found in %zu of %d runs", found, SEEDS);
+  for (size_t i = 0; i < SEEDS; i++) same += forward[i] == backward[i];
+  CHECK(same >= 95, "%zu of %d decisions are the same in reversed order", same, SEEDS);
+}
+
+static void test_quiet(void) {
+  size_t forward[SEEDS], backward[SEEDS];
+  CHECK(finds(0.005, 0, 0.001, forward, 0) == SEEDS, "a quiet host misleads");
+  CHECK(finds(0.005, 0, 0.001, backward, 1) == SEEDS, "a quiet host misleads in reversed order");
+  CHECK_SAME(forward, backward, SEEDS, sizeof *forward, "decisions in reversed order");
+}
+
+/* Equal costs: the fixed order decides, wherever its first stands. */
+static void test_tie(void) {
+  static race_lane lane;
+  double cost[8];
+  for (size_t i = 0; i < 8; i++) cost[i] = 5e6 - (double)i; /* and noise of their own */
+  for (int reversed = 0; reversed < 2; reversed++) {
+    simulated s = {{cost}, 0.01, 0, 0, 1, 0, 3, {{0}}};
+    race_host host = {simulated_time, NULL, &s};
+    start(&lane, 8, reversed);
+    race_run(&host, &thorough, &lane, 1);
+    CHECK(lane.runner[lane.best].order == 0, "order %u won a tie", lane.runner[lane.best].order);
+    CHECK(lane.noise > 0 && lane.noise < 0.05, "noise %g", lane.noise);
+    CHECK(lane.rounds < RACE_ROUNDS, "a tie took all rounds");
+  }
+}
+
+/* Two lanes of different lengths decide as each alone; a banned runner is never timed. */
+static void test_lanes(void) {
+  static race_lane lane[RACE_LANES];
+  double first[] = {900, 700, 800, 10}, second[] = {300, 200};
+  simulated s = {{first, second}, 0.002, 0, 0, 2, 0, 4, {{0}}};
+  race_host host = {simulated_time, NULL, &s};
+  start(&lane[0], 4, 0);
+  start(&lane[1], 2, 0);
+  lane[0].runner[3].out = 1;
+  race_run(&host, &thorough, lane, 2);
+  CHECK(lane[0].best == 1 && lane[1].best == 1, "picks %zu and %zu", lane[0].best, lane[1].best);
+  CHECK(lane[0].runner[3].ns == 0, "the banned runner was timed");
+  CHECK(fabs(lane[0].runner[0].ratio - 9.0 / 7) < 0.02, "ratio %g", lane[0].runner[0].ratio);
+  lane[0].runner[0].out = lane[0].runner[1].out = lane[0].runner[2].out = 1;
+  race_run(&host, &thorough, lane, 1);
+  CHECK(lane[0].best == lane[0].count, "all banned, but %zu won", lane[0].best);
+}
+
+static int stop_now(void *arg) { return ++*(int *)arg >= 2; }
+
+typedef struct stopped {
+  int polls; /* first: stop_now counts in it */
+  simulated host;
+} stopped;
+
+static void stopped_time(void *arg, const size_t at[RACE_LANES], double ns[RACE_LANES]) {
+  simulated_time(&((stopped *)arg)->host, at, ns);
+}
+
+/* A race that is stopped decides by what it has. */
+static void test_stop(void) {
+  static race_lane lane;
+  double cost[] = {500, 400, 300};
+  stopped s = {0, {{cost}, 0.001, 0, 0, 1, 0, 5, {{0}}}};
+  race_host host = {stopped_time, stop_now, &s};
+  start(&lane, 3, 0);
+  race_run(&host, &thorough, &lane, 1);
+  CHECK(lane.rounds == 2 && lane.best == 2, "%zu rounds, pick %zu", lane.rounds, lane.best);
+}
+
+void check_race(void) {
+  CU_pSuite suite = check_suite("race");
+  check_test(suite, "noise, outliers, drift", test_noise);
+  check_test(suite, "quiet", test_quiet);
+  check_test(suite, "tie", test_tie);
+  check_test(suite, "lanes", test_lanes);
+  check_test(suite, "stop", test_stop);
+}
