@@ -53,7 +53,7 @@ TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
             $(addprefix autotune/,measure.c ceilings.c presets.c)
 TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
 JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
-TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%),$(wildcard tests/*.c)) autotune/presets.c autotune/measure.c autotune/race.c
+TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%),$(wildcard tests/*.c)) autotune/presets.c autotune/measure.c autotune/race.c autotune/prove.c
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
 LIBS     := -lm -lpthread
