@@ -101,7 +101,7 @@ test: $(B)/check
 check:
 	@.ci/packages check
 	@$(MAKE) all $(B)/check
-	@tests/run.sh $(B) check cli examples clang
+	@tests/run.sh $(B) check cli tuner examples clang
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:

@@ -1,137 +1,94 @@
 /* main.c - the program `fp4moe-autotune`: measures the kernels on this machine, writes the table.
  *
- * Run once per machine, when it is quiet. Problems of the named models are measured one after
- * another; the table is written after each, whole, so that an interrupted run keeps what it has.
- * Entries of other problems in a table of this host stay; a table of another host is moved aside,
- * never overwritten. */
+ * Run once per machine, when it is quiet. The table is written whole after each problem, so an
+ * interrupted run keeps what it has and says how far it came; the next run of the same problems
+ * goes on there. Entries of other problems in a table of this host stay; a table of another host
+ * is left alone unless --force moves it aside. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "conditions.h"
 #include "grid.h"
-#include "layer.h"
+#include "options.h"
 #include "topology.h"
 #include "tune.h"
 
-static const char usage[] =
-    "usage: fp4moe-autotune [--model PRESET ...] [--quick] [--threads N] [--output FILE]\n"
-    "\n"
-    "Measures every kernel that this machine can run on the shapes of the models and writes the\n"
-    "selection table that libfp4moe reads.\n"
-    "\n"
-    "  --model PRESET   a model's shape, may be repeated; without: gpt-oss-20b and qwen3-30b-a3b\n"
-    "                   with --quick, else every preset that fits the memory\n"
-    "  --quick          fewer candidates and rounds: under two minutes a model\n"
-    "  --threads N      default: one per allowed core\n"
-    "  --output FILE    default: FP4MOE_TABLE, else /etc/fp4moe/table for root, else\n"
-    "                   $XDG_CACHE_HOME/fp4moe/table or ~/.cache/fp4moe/table\n"
-    "  --help           this text\n"
-    "\n"
-    "presets:";
+enum { EXIT_INTERRUPTED = 130 };
 
-enum { MAX_MODELS = 64 };
+static int interrupted; /* set by SIGINT, read between calls */
 
-typedef struct options {
-  const preset *models[MAX_MODELS];
-  size_t count, threads;
-  int quick;
-  char output[512];
-} options;
-
-static void print_help(void) {
-  char text[4096];
-  size_t n = (size_t)snprintf(text, sizeof text, "%s", usage);
-  for (size_t i = 0; i < preset_count; i++)
-    n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", i % 5 ? " " : "\n  ", presets[i].name);
-  snprintf(text + n, sizeof text - n, "\n");
-  print_usage(text);
+static void on_interrupt(int signal) {
+  (void)signal;
+  __atomic_store_n(&interrupted, 1, __ATOMIC_RELAXED);
 }
 
-static void add_model(options *o, const char *name) {
-  const preset *p = preset_find(name);
-  if (!p) die("--model %s: no such preset; see %s --help", name, command_name);
-  if (o->count == MAX_MODELS) die("--model %s: more than %d models", name, MAX_MODELS);
-  o->models[o->count++] = p;
+static void warn(const char *text) { fprintf(stderr, "warning: %s\n", text); }
+
+/* ---- The table ---- */
+
+static fp4moe_table *load_table(const options *o, const fp4moe_context *ctx) {
+  fp4moe_table *old = NULL;
+  if (!access(o->output, F_OK))
+    require(fp4moe_table_load(o->output, &ctx->host, ctx->isa, &old), NULL);
+  return old;
 }
 
-static void add_default_models(options *o) {
-  static const char *const quick[] = {"gpt-oss-20b", "qwen3-30b-a3b"};
-  for (size_t i = 0; o->quick && i < 2; i++) add_model(o, quick[i]);
-  for (size_t i = 0; !o->quick && i < preset_count; i++) add_model(o, presets[i].name);
-}
-
-static void parse(int argc, char **argv, options *o) {
-  enum { MODEL, QUICK, THREADS, OUTPUT, HELP };
-  static const struct option names[] = {{"model", required_argument, NULL, MODEL},
-                                        {"quick", no_argument, NULL, QUICK},
-                                        {"threads", required_argument, NULL, THREADS},
-                                        {"output", required_argument, NULL, OUTPUT},
-                                        {"help", no_argument, NULL, HELP},
-                                        {0}};
-  for (int c; (c = next_option(argc, argv, names)) >= 0;) switch (c) {
-    case MODEL:
-      add_model(o, optarg);
-      break;
-    case QUICK:
-      o->quick = 1;
-      break;
-    case THREADS:
-      o->threads = parse_size("--threads", optarg, 1, FP4MOE_MAX_CORES);
-      break;
-    case OUTPUT:
-      snprintf(o->output, sizeof o->output, "%s", optarg);
-      break;
-    default:
-      print_help();
-    }
-  if (optind < argc) die("%s: not expected; see %s --help", argv[optind], command_name);
-  if (!o->count) add_default_models(o);
-  if (!*o->output) require(fp4moe_table_default_path(o->output, sizeof o->output), NULL);
-}
-
-/* Entries of a table of this host are kept; another host's file is moved aside. */
-static void take_old_table(const options *o, const fp4moe_context *ctx, tune_result *result) {
+/* Takes the entries of a table of this host; returns how many problems an interrupted run of the
+ * same list has done. */
+static size_t take_old_table(const options *o, const fp4moe_context *ctx, entries *all) {
   char aside[600];
-  fp4moe_table *old;
-  if (access(o->output, F_OK)) return;
-  require(fp4moe_table_load(o->output, &ctx->host, ctx->isa, &old), NULL);
-  if (old->refused) {
-    snprintf(aside, sizeof aside, "%s.old", o->output);
-    printf("%s is not of this host and moves to %s: %s", o->output, aside, old->report);
-    if (rename(o->output, aside)) die("rename %s to %s failed", o->output, aside);
+  fp4moe_table *old = load_table(o, ctx);
+  size_t done = 0;
+  if (!old) return 0;
+  if (!old->refused) {
+    entries_take(all, old);
+    if (old->partial_of == o->count && old->partial < o->count) done = old->partial;
+  } else if (!o->force) {
+    die("%s is not of this host and version, and stays; --force moves it aside: %s", o->output,
+        old->report);
   } else {
-    tune_merge(result, old);
+    snprintf(aside, sizeof aside, "%s.old", o->output);
+    if (!o->quiet) printf("%s moves to %s: %s", o->output, aside, old->report);
+    if (rename(o->output, aside)) die("rename %s to %s failed", o->output, aside);
   }
   fp4moe_table_free(old);
+  return done;
 }
 
-static void save(const options *o, const fp4moe_context *ctx, tune_result *result) {
-  fp4moe_table_sort(&result->table);
-  require(fp4moe_table_save(o->output, &ctx->host, ctx->isa, &result->table), NULL);
+static void save(const options *o, const fp4moe_context *ctx, entries *all, size_t done) {
+  all->table.partial = done;
+  all->table.partial_of = done < o->count ? o->count : 0;
+  if (!all->table.partial_of) all->table.partial = 0;
+  fp4moe_table_sort(&all->table);
+  require(fp4moe_table_save(o->output, &ctx->host, ctx->isa, &all->table), NULL);
 }
 
-static void tune_class(const options *o, fp4moe_context *ctx, const preset *model,
-                       fp4moe_precision precision, tune_result *all) {
-  problem p = {.shape = *model, .precision = precision, .calls = 1, .layers = 1};
-  fp4moe_selector s = {&ctx->host, &ctx->request, NULL};
-  tune_result result = {0};
-  uint64_t start = fp4moe_now_ns();
-  snprintf(p.name, sizeof p.name, "%s %s", model->name, word_of(precision_words, (int)precision));
-  fp4moe_layer_desc desc = problem_desc(&p);
-  if (!grid_has_choice(&s, &desc)) {
-    printf("%-24s only C kernels serve this class here: nothing to choose\n", p.name);
+/* ---- Reports ---- */
+
+static void say_banned(const char *problem, const fp4moe_recipe *r, const char *reason) {
+  fprintf(stderr, "banned: %s, %s: %s\n", problem, r->gemv ? r->gemv->name : r->gemm->name, reason);
+}
+
+static void report_problem(const options *o, const problem *p, const tune_run *r, double seconds,
+                           size_t done, double left) {
+  if (o->quiet) return;
+  if (o->json) {
+    print_json(json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:b}", "problem", p->name, "candidates",
+                         (json_int_t)r->candidates, "refused", (json_int_t)r->refused, "removed",
+                         (json_int_t)r->removed, "noise", r->noise, "seconds", seconds,
+                         "unfinished", r->unfinished));
     return;
   }
-  tune_problem(ctx, &p, o->quick, &result);
-  printf("%-24s %zu candidates, %zu refused by the check, %.1f s\n", p.name, result.candidates,
-         result.banned, (double)(fp4moe_now_ns() - start) * 1e-9);
-  fflush(stdout);
-  tune_merge(&result, &all->table);
-  free(all->table.recipe);
-  free(all->table.schedule);
-  *all = result;
-  save(o, ctx, all);
+  printf("%-24s %zu candidates, %zu refused, %zu buckets left static, noise %.1f %%, %.1f s",
+         p->name, r->candidates, r->refused, r->removed, 100 * r->noise, seconds);
+  if (r->unfinished)
+    printf(", not finished");
+  else if (done < o->count)
+    printf("; %zu of %zu, about %.0f s left", done, o->count, left);
+  printf("\n");
 }
 
 static int fits_memory(const preset *p) {
@@ -140,31 +97,98 @@ static int fits_memory(const preset *p) {
   return expert * (double)(p->top_k + 8) < 0.5 * (double)pages * (double)page;
 }
 
+/* 1: the problem can be tuned here. */
+static int is_worth(const options *o, fp4moe_context *ctx, const problem *p) {
+  fp4moe_selector s = {&ctx->host, &ctx->request, NULL};
+  fp4moe_layer_desc desc = problem_desc(p);
+  const char *why = NULL;
+  if (!fits_memory(&p->shape)) why = "does not fit the memory";
+  if (!grid_has_choice(&s, &desc)) why = "only C kernels serve this class here: nothing to choose";
+  if (why && !o->quiet && !o->json) printf("%-24s %s\n", p->name, why);
+  return !why;
+}
+
+/* ---- Ways to run ---- */
+
+static int dry_run(const options *o, fp4moe_context *ctx) {
+  tune_run run = {.quick = o->quick};
+  size_t total = 0;
+  for (size_t i = 0; i < o->count; i++) {
+    if (!is_worth(o, ctx, &o->problems[i])) continue;
+    size_t n = tune_size(&run, ctx, &o->problems[i]);
+    total += n;
+    printf("%-24s %zu candidates\n", o->problems[i].name, n);
+  }
+  printf("%zu candidates in all; would write %s\n", total, o->output);
+  return EXIT_SUCCESS;
+}
+
+static int verify(const options *o, fp4moe_context *ctx) {
+  fp4moe_table *table = load_table(o, ctx);
+  tune_run run = {.quick = o->quick, .quiet = 1, .interrupted = &interrupted};
+  size_t beaten = 0;
+  if (!table || table->refused)
+    die("%s: %s", o->output, table ? table->report : "no such table; tune first");
+  for (size_t i = 0; i < o->count && !run.unfinished; i++)
+    if (is_worth(o, ctx, &o->problems[i])) beaten += tune_verify(&run, ctx, &o->problems[i], table);
+  fp4moe_table_free(table);
+  printf("%zu picks have lost, noise %.1f %%\n", beaten, 100 * run.noise);
+  return beaten ? EXIT_CHECK : EXIT_SUCCESS;
+}
+
+static int tune(const options *o, fp4moe_context *ctx) {
+  entries all = {{.path = ""}, 0, 0};
+  size_t first = take_old_table(o, ctx, &all), done = first;
+  uint64_t start = fp4moe_now_ns();
+  if (first && !o->quiet && !o->json)
+    printf("goes on after %zu of %zu problems that an earlier run has done\n", first, o->count);
+  for (; done < o->count; done++) {
+    const problem *p = &o->problems[done];
+    tune_run run = {.quick = o->quick,
+                    .deadline_ns = o->budget_ns ? start + o->budget_ns : 0,
+                    .interrupted = &interrupted,
+                    .quiet = o->quiet,
+                    .banned = say_banned};
+    entries fresh = {{.path = ""}, 0, 0};
+    if (!is_worth(o, ctx, p)) continue;
+    uint64_t began = fp4moe_now_ns();
+    tune_problem(&run, ctx, p, &fresh);
+    entries_take(&all, &fresh.table);
+    entries_free(&fresh);
+    size_t after = done + !run.unfinished;
+    save(o, ctx, &all, after);
+    double now = (double)fp4moe_now_ns(), each = (now - (double)start) / (double)(done + 1 - first);
+    report_problem(o, p, &run, (now - (double)began) * 1e-9, after,
+                   each * (double)(o->count - after) * 1e-9);
+    fflush(stdout);
+    if (run.unfinished) break;
+  }
+  if (done == o->count) save(o, ctx, &all, done);
+  if (!o->quiet && !o->json)
+    printf("table: %s, %zu recipes, %zu schedules%s\n", o->output, all.table.recipes,
+           all.table.schedules, done < o->count ? "; not finished: run it again to go on" : "");
+  entries_free(&all);
+  return interrupted ? EXIT_INTERRUPTED : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv) {
   static options o;
-  tune_result all = {0};
   char difference[320];
+  struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
   command_name = "fp4moe-autotune";
   setvbuf(stdout, NULL, _IOLBF, 0);
-  parse(argc, argv, &o);
+  options_parse(argc, argv, &o);
+  sigaction(SIGINT, &act, NULL);
+  sigaction(SIGTERM, &act, NULL);
   setenv("FP4MOE_TABLE", "none", 1); /* what is measured must not depend on a table */
   fp4moe_context *ctx = open_context(o.threads, NULL);
-  printf("host: %s, %s, isa %s, %zu threads\n", ctx->host.cpu_model, ctx->host.topology,
-         fp4moe_isa_name(ctx->isa), fp4moe_context_threads(ctx));
-  if (!topology_agrees(&ctx->host, difference, sizeof difference))
-    printf("warning: %s\n", difference);
-  take_old_table(&o, ctx, &all);
-  for (size_t i = 0; i < o.count; i++)
-    for (int precision = 0; precision <= (int)FP4MOE_PRECISION_INT8; precision++) {
-      if (fits_memory(o.models[i]))
-        tune_class(&o, ctx, o.models[i], (fp4moe_precision)precision, &all);
-      else if (!precision)
-        printf("%s: does not fit the memory\n", o.models[i]->name);
-    }
-  printf("table: %s, %zu recipes, %zu schedules\n", o.output, all.table.recipes,
-         all.table.schedules);
-  free(all.table.recipe);
-  free(all.table.schedule);
+  if (!o.quiet && !o.json)
+    printf("host: %s, %s, isa %s, %zu threads\n", ctx->host.cpu_model, ctx->host.topology,
+           fp4moe_isa_name(ctx->isa), fp4moe_context_threads(ctx));
+  if (!topology_agrees(&ctx->host, difference, sizeof difference)) warn(difference);
+  conditions_report(&ctx->host, warn);
+  int status = o.dry_run ? dry_run(&o, ctx) : o.verify ? verify(&o, ctx) : tune(&o, ctx);
   fp4moe_context_destroy(ctx);
-  return 0;
+  free(o.problems);
+  return status;
 }

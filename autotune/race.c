@@ -167,13 +167,13 @@ static void decide(track *t, size_t rounds, double resolution) {
   lane->best = t->leader;
   lane->rounds = rounds;
   lane->noise = fmin(noise_of(t, rounds), 1);
-  double equal = 1 + fmax(lane->noise, resolution);
+  lane->equal = 1 + fmax(lane->noise, resolution);
   for (size_t i = 0; i < lane->count; i++) {
     race_runner *r = &lane->runner[i];
     size_t n = ratios_of(t, i, rounds, ratio);
     r->ns = middle_ns(t, i, rounds);
     r->ratio = n ? middle_of(ratio, n) : 0;
-    if (!r->out && n && r->ratio <= equal && r->order < lane->runner[lane->best].order)
+    if (!r->out && n && r->ratio <= lane->equal && r->order < lane->runner[lane->best].order)
       lane->best = i;
   }
 }

@@ -46,6 +46,7 @@ typedef struct race_lane {
   race_runner runner[RACE_MAX];
   size_t count;
   size_t best;  /* out: the decision; count: every runner was banned */
+  double equal; /* out: ratios up to here are as good as the leader's */
   double noise; /* out: standard deviation of the leader's ratio to itself */
   size_t rounds;
 } race_lane;

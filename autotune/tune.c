@@ -1,373 +1,315 @@
-/* tune.c - the tuner's measurement (tune.h).
+/* tune.c - the races of one problem (tune.h).
  *
- * A call of m tokens routed to the same A experts gives each of them exactly m rows, so one forward
- * call times one candidate of each phase in the bucket of m: stats.phase1_ns and phase2_ns. The A
- * experts move on from call to call; an expert comes back after several last-level caches of other
- * weights. Candidates are measured in interleaved rounds: a first screening keeps those within
- * SCREEN of the best, the rest race to a median. */
-#include <math.h>
+ * A call of m tokens routed to the same experts gives each of them exactly m rows, so one forward
+ * call times one candidate of each phase in the bucket of m: stats.phase1_ns and phase2_ns, the two
+ * lanes of a race. Buckets come by how much a served model spends in them: one row, then many. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "grid.h"
 #include "layer.h"
-#include "cli/layerfill.h"
-#include "measure.h"
+#include "race.h"
+#include "target.h"
 #include "tune.h"
 
-enum { SCREEN_ROUNDS = 2, QUICK_ROUNDS = 5, FULL_ROUNDS = 11, CACHES = 4, VERIFY_ROWS = 9 };
-static const double SCREEN = 1.3;
+enum { PROOF_MS = 20000 };
 
-typedef struct candidate {
-  fp4moe_recipe recipe;
-  double ns[SCREEN_ROUNDS + FULL_ROUNDS];
-  size_t samples;
-  int out; /* banned, or dropped by the screening */
-} candidate;
+static const int bucket_order[FP4MOE_BUCKETS] = {0, 7, 2, 1, 3, 4, 5, 6};
 
-typedef struct race {
-  candidate runners[GRID_MAX];
-  size_t count;
-} race;
-
-typedef struct bench_layer {
-  fp4moe_context *context;
+typedef struct job {
+  tune_run *run;
   const problem *problem;
-  fp4moe_layer *layer;
-  fp4moe_selector selector;
-  fp4moe_plan plan;
-  size_t active, next; /* experts of a call; where the next call starts */
-  uint16_t *x, *y;
-  int32_t *ids;
-  float *weights;
-  void *workspace;
-  size_t workspace_bytes;
-} bench_layer;
+  target target;
+  entries *out;
+  int bucket;
+  uint64_t race_end_ns;
+  /* the present race */
+  const fp4moe_recipe *recipe[FP4MOE_PHASES];
+  const fp4moe_schedule *schedule;
+  const fp4moe_plan *plan;
+} job;
 
-/* ---- Calls ---- */
-
-static size_t most_tokens(void) { return fp4moe_bucket_rows(FP4MOE_BUCKETS - 1); }
-
-/* Enough experts that a round over them leaves the caches, within the problem's own. */
-static void open_layer(bench_layer *b, fp4moe_context *context, const problem *p, problem *sized) {
-  size_t caches = CACHES * context->host.llc_bytes;
-  fp4moe_layer_desc desc = problem_desc(p);
-  fp4moe_shape shape;
-  fp4moe_shape_of(&desc, &shape);
-  *sized = *p;
-  size_t enough = 2 * caches / shape.bytes + 8;
-  if (sized->shape.experts > enough) sized->shape.experts = enough;
-  *b = (bench_layer){.context = context, .problem = sized};
-  b->active = p->shape.top_k < sized->shape.experts ? p->shape.top_k : sized->shape.experts;
-  b->layer = random_layer(context, sized, 1);
-  b->selector = (fp4moe_selector){&context->host, &context->request, NULL};
-  desc = problem_desc(sized);
-  require(fp4moe_select(&b->selector, &desc, &b->plan), p->name);
-  size_t tokens = most_tokens(), slots = tokens * b->active, h = desc.hidden;
-  measure_rng rng = {1};
-  b->x = allocate(tokens * h, sizeof *b->x);
-  b->y = allocate(tokens * h, sizeof *b->y);
-  b->ids = allocate(slots, sizeof *b->ids);
-  b->weights = allocate(slots, sizeof *b->weights);
-  measure_random_bf16(&rng, b->x, tokens * h);
-  for (size_t i = 0; i < slots; i++) b->weights[i] = 1.0f / (float)b->active;
+static int is_late(const tune_run *r) {
+  return (r->interrupted && *r->interrupted) ||
+         (r->deadline_ns && fp4moe_now_ns() >= r->deadline_ns);
 }
 
-static void close_layer(bench_layer *b) {
-  fp4moe_layer_destroy(b->layer);
-  free(b->x);
-  free(b->y);
-  free(b->ids);
-  free(b->weights);
-  free(b->workspace);
+static int stop_race(void *arg) {
+  const job *j = arg;
+  return is_late(j->run) || fp4moe_now_ns() >= j->race_end_ns;
 }
 
-/* The next call: `tokens` tokens, all to the next `active` experts. */
-static fp4moe_batch next_batch(bench_layer *b, size_t tokens, fp4moe_stats *stats) {
-  size_t experts = b->layer->desc.experts;
-  for (size_t t = 0; t < tokens; t++)
-    for (size_t s = 0; s < b->active; s++)
-      b->ids[t * b->active + s] = (int32_t)((b->next + s) % experts);
-  b->next = (b->next + b->active) % experts;
-  return (fp4moe_batch){.struct_size = sizeof(fp4moe_batch),
-                        .tokens = tokens,
-                        .top_k = b->active,
-                        .x = b->x,
-                        .x_dtype = FP4MOE_BF16,
-                        .y = b->y,
-                        .y_dtype = FP4MOE_BF16,
-                        .topk_ids = b->ids,
-                        .ids_dtype = FP4MOE_I32,
-                        .topk_weights = b->weights,
-                        .stats = stats};
+/* Rounds for a race of `lanes` lanes; seconds bound it where calls are long. */
+static void run_race(job *j, void (*time)(void *, const size_t *, double *), race_lane *lanes,
+                     size_t n) {
+  const race_rules quick = {2, 3, 8, 0.02, 1}, full = {3, 6, 30, 0.01, 1};
+  const race_host host = {time, stop_race, j};
+  j->race_end_ns = fp4moe_now_ns() + (j->run->quick ? 2 : 12) * UINT64_C(1000000000);
+  race_run(&host, j->run->quick ? &quick : &full, lanes, n);
+  for (size_t l = 0; l < n; l++)
+    if (lanes[l].noise > j->run->noise && lanes[l].noise < 1) j->run->noise = lanes[l].noise;
+  if (is_late(j->run)) j->run->unfinished = 1;
 }
 
-static fp4moe_stats call(bench_layer *b, size_t tokens) {
-  fp4moe_stats stats = {.struct_size = sizeof stats};
-  fp4moe_batch batch = next_batch(b, tokens, &stats);
-  size_t threads = fp4moe_context_threads(b->context);
-  size_t bytes =
-      fp4moe_plan_workspace_bytes(b->layer, &b->plan, tokens, b->active, threads, tokens);
-  if (bytes > b->workspace_bytes) {
-    free(b->workspace);
-    b->workspace = allocate_workspace(bytes);
-    b->workspace_bytes = bytes;
+/* ---- Recipes ---- */
+
+static fp4moe_recipe_entry recipe_key(const job *j, int phase, int bucket) {
+  const fp4moe_layer_desc *d = &j->target.layer->desc;
+  fp4moe_recipe_entry e = {.phase = phase,
+                           .format = (int)d->format,
+                           .act = (int)fp4moe_act_class_of(d->precision),
+                           .gated = d->activation.gated,
+                           .bucket = bucket,
+                           .cores = j->target.context->host.allowed_cores};
+  fp4moe_phase_shape(d, phase, &e.n, &e.k);
+  return e;
+}
+
+static void time_recipes(void *arg, const size_t at[RACE_LANES], double ns[RACE_LANES]) {
+  job *j = arg;
+  for (int phase = 0; phase < FP4MOE_PHASES; phase++)
+    j->target.plan.recipe[phase][j->bucket] = j->recipe[phase][at[phase]];
+  fp4moe_stats stats = target_call_uniform(&j->target, fp4moe_bucket_rows(j->bucket));
+  ns[FP4MOE_GATE_UP] = (double)stats.phase1_ns;
+  ns[FP4MOE_DOWN] = (double)stats.phase2_ns;
+}
+
+/* Proves the candidates of a lane and puts them at the start. */
+static void enter(job *j, int phase, const fp4moe_recipe *recipe, race_lane *lane) {
+  prove_verdict *verdict = allocate(lane->count, sizeof *verdict);
+  target_candidates c = {&j->target, phase, recipe};
+  if (!prove(target_holds, &c, lane->count, PROOF_MS, verdict))
+    die("%s: no child process for the proof of candidates", j->problem->name);
+  for (size_t i = 0; i < lane->count; i++) {
+    race_runner *r = &lane->runner[i];
+    for (size_t k = 0; k < lane->count; k++)
+      r->order += fp4moe_recipe_order(&recipe[k], &recipe[i]) < 0;
+    r->out = !verdict[i].ok;
+    j->run->candidates++;
+    j->run->refused += (size_t)r->out;
+    if (r->out && j->run->banned) j->run->banned(j->problem->name, &recipe[i], verdict[i].reason);
   }
-  require(fp4moe_layer_forward_plan(b->layer, &b->plan, &batch, b->workspace, b->workspace_bytes),
-          b->problem->name);
-  return stats;
+  free(verdict);
 }
 
-/* ---- Verification ---- */
-
-/* Largest relative error of the class against its C rows; class int8 has one result. */
-static double class_bound(fp4moe_precision precision) {
-  static const double bounds[] = {
-      [FP4MOE_PRECISION_F32] = 1e-5, [FP4MOE_PRECISION_BF16] = 1e-3, [FP4MOE_PRECISION_INT8] = 0};
-  return bounds[precision];
-}
-
-typedef struct proof {
-  float *want, *got;
-  size_t floats;
-} proof;
-
-static fp4moe_batch proof_batch(bench_layer *b, float *y) {
-  fp4moe_batch batch = next_batch(b, VERIFY_ROWS, NULL);
-  batch.top_k = 1; /* the first expert's rows only */
-  batch.ids_stride = b->active * sizeof *b->ids;
-  batch.weights_stride = b->active * sizeof *b->weights;
-  batch.y = y;
-  batch.y_dtype = FP4MOE_F32;
-  return batch;
-}
-
-static proof make_proof(bench_layer *b) {
-  proof p = {.floats = VERIFY_ROWS * b->layer->desc.hidden};
-  p.want = allocate(p.floats, sizeof *p.want);
-  p.got = allocate(p.floats, sizeof *p.got);
-  b->next = 0;
-  fp4moe_batch batch = proof_batch(b, p.want);
-  require(fp4moe_layer_forward_c(b->layer, b->problem->precision, &batch), "C rows");
-  return p;
-}
-
-/* Does a recipe give the C rows' result for expert 0? It serves every bucket for the while. */
-static int holds(bench_layer *b, proof *p, int phase, const fp4moe_recipe *recipe) {
-  fp4moe_plan plan = b->plan;
-  for (int i = 0; i < FP4MOE_BUCKETS; i++) plan.recipe[phase][i] = *recipe;
-  size_t threads = fp4moe_context_threads(b->context);
-  size_t bytes = fp4moe_plan_workspace_bytes(b->layer, &plan, VERIFY_ROWS, 1, threads, VERIFY_ROWS);
-  void *workspace = allocate(bytes, 1);
-  b->next = 0;
-  fp4moe_batch batch = proof_batch(b, p->got);
-  fp4moe_status status = fp4moe_layer_forward_plan(b->layer, &plan, &batch, workspace, bytes);
-  free(workspace);
-  double d = 0, n = 0;
-  for (size_t i = 0; i < p->floats; i++) {
-    d += pow((double)p->got[i] - (double)p->want[i], 2);
-    n += pow((double)p->want[i], 2);
+/* The entries of a lane, fastest first; what is equal to the leader within the noise has its time,
+ * so that the fixed order decides there (table.h). */
+static void keep(job *j, int phase, const race_lane *lane) {
+  double least = 0;
+  for (size_t i = 0; i < lane->count; i++)
+    if (lane->runner[i].ratio == 1) least = lane->runner[i].ns;
+  for (size_t i = 0; i < lane->count; i++) {
+    const race_runner *r = &lane->runner[i];
+    if (r->out || r->ns <= 0 || least <= 0) continue;
+    fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
+    double ratio = r->ratio <= lane->equal ? 1 : r->ratio;
+    e.ns = (uint64_t)(least * ratio);
+    e.noise = (uint32_t)(lane->noise * 1e6);
+    e.recipe = j->recipe[phase][i];
+    entries_add_recipe(j->out, &e);
   }
-  return !status && sqrt(d / n) <= class_bound(b->problem->precision);
 }
 
-/* ---- Races ---- */
-
-static void sample(bench_layer *b, race races[FP4MOE_PHASES], int bucket, size_t turn) {
-  candidate *at[FP4MOE_PHASES];
+static void tune_bucket(job *j, int bucket) {
+  race_lane *lanes = allocate(FP4MOE_PHASES, sizeof *lanes);
+  fp4moe_recipe(*recipes)[GRID_MAX] = allocate(FP4MOE_PHASES, sizeof *recipes);
+  int banned = 0;
+  j->bucket = bucket;
   for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
-    race *r = &races[phase];
-    size_t i = turn % r->count;
-    while (r->runners[i].out) i = (i + 1) % r->count;
-    at[phase] = &r->runners[i];
-    b->plan.recipe[phase][bucket] = at[phase]->recipe;
+    race_lane *lane = &lanes[phase];
+    j->recipe[phase] = recipes[phase];
+    lane->count = grid_recipes(&j->target.selector, &j->target.layer->desc, phase, bucket,
+                               j->run->quick, recipes[phase]);
+    enter(j, phase, recipes[phase], lane);
+    size_t out = 0;
+    for (size_t i = 0; i < lane->count; i++) out += (size_t)lane->runner[i].out;
+    banned |= out == lane->count;
   }
-  fp4moe_stats stats = call(b, fp4moe_bucket_rows(bucket));
-  uint64_t ns[FP4MOE_PHASES] = {stats.phase1_ns, stats.phase2_ns};
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++)
-    if (at[phase]->samples < SCREEN_ROUNDS + FULL_ROUNDS)
-      at[phase]->ns[at[phase]->samples++] = (double)ns[phase];
-}
-
-/* Rounds over all runners of both phases; the shorter list goes round more often. */
-static void run_rounds(bench_layer *b, race races[FP4MOE_PHASES], int bucket, size_t rounds) {
-  size_t longest = races[0].count > races[1].count ? races[0].count : races[1].count;
-  for (size_t round = 0; round < rounds; round++)
-    for (size_t turn = 0; turn < longest; turn++)
-      sample(b, races, bucket, turn + round); /* pairs change from round to round */
-}
-
-static double best_of(const candidate *c) {
-  double best = INFINITY;
-  for (size_t i = 0; i < c->samples; i++) best = fmin(best, c->ns[i]);
-  return best;
-}
-
-static void screen(race *r) {
-  double best = INFINITY;
-  for (size_t i = 0; i < r->count; i++) best = fmin(best, best_of(&r->runners[i]));
-  for (size_t i = 0; i < r->count; i++)
-    r->runners[i].out |= best_of(&r->runners[i]) > SCREEN * best;
-}
-
-static void *room(void *items, size_t count, size_t *cap, size_t size) {
-  if (count < *cap) return items;
-  *cap = *cap ? 2 * *cap : 256;
-  items = realloc(items, *cap * size);
-  if (!items) die("no memory for table entries");
-  return items;
-}
-
-static void add_recipe(tune_result *result, const fp4moe_recipe_entry *e) {
-  fp4moe_table *t = &result->table;
-  t->recipe = room(t->recipe, t->recipes, &result->recipe_cap, sizeof *e);
-  t->recipe[t->recipes++] = *e;
-}
-
-static void keep(const bench_layer *b, const race *r, int phase, int bucket, tune_result *result) {
-  const fp4moe_layer_desc *d = &b->layer->desc;
-  for (size_t i = 0; i < r->count; i++) {
-    const candidate *c = &r->runners[i];
-    double copy[SCREEN_ROUNDS + FULL_ROUNDS];
-    if (c->out || !c->samples) continue;
-    memcpy(copy, c->ns, c->samples * sizeof *copy);
-    fp4moe_recipe_entry e = {.phase = phase,
-                             .format = (int)d->format,
-                             .act = (int)fp4moe_act_class_of(d->precision),
-                             .gated = d->activation.gated,
-                             .bucket = bucket,
-                             .cores = b->context->host.allowed_cores,
-                             .ns = (uint64_t)measure_summarise(copy, c->samples).median,
-                             .recipe = c->recipe};
-    fp4moe_phase_shape(d, phase, &e.n, &e.k);
-    add_recipe(result, &e);
-  }
-}
-
-static void enter(bench_layer *b, race *r, int phase, int bucket, int quick, proof *p,
-                  tune_result *result) {
-  fp4moe_recipe recipes[GRID_MAX];
-  size_t n = grid_recipes(&b->selector, &b->layer->desc, phase, bucket, quick, recipes);
-  memset(r, 0, sizeof *r);
-  for (size_t i = 0; i < n; i++) {
-    result->candidates++;
-    if (holds(b, p, phase, &recipes[i]))
-      r->runners[r->count++].recipe = recipes[i];
-    else
-      result->banned++;
-  }
-  if (!r->count) die("%s: no candidate gives the C rows' result", b->problem->name);
-}
-
-static void tune_bucket(bench_layer *b, int bucket, int quick, proof *p, tune_result *result) {
-  race *races = allocate(FP4MOE_PHASES, sizeof *races);
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++)
-    enter(b, &races[phase], phase, bucket, quick, p, result);
-  run_rounds(b, races, bucket, SCREEN_ROUNDS);
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++) screen(&races[phase]);
-  run_rounds(b, races, bucket, quick ? QUICK_ROUNDS : FULL_ROUNDS);
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++) keep(b, &races[phase], phase, bucket, result);
-  free(races);
+  if (banned) die("%s: no candidate gives the C rows' result", j->problem->name);
+  run_race(j, time_recipes, lanes, FP4MOE_PHASES);
+  for (int phase = 0; phase < FP4MOE_PHASES && !j->run->unfinished; phase++)
+    keep(j, phase, &lanes[phase]);
+  free(recipes);
+  free(lanes);
 }
 
 /* ---- Schedules ---- */
 
-static const uint32_t shares[] = {2, 1, 4, 16};
-enum { SHARES = sizeof shares / sizeof *shares };
+static fp4moe_schedule_entry schedule_key(const job *j, int bucket) {
+  const fp4moe_layer_desc *d = &j->target.layer->desc;
+  uint32_t threads = (uint32_t)fp4moe_context_threads(j->target.context);
+  return (fp4moe_schedule_entry){(int)d->format,
+                                 (int)fp4moe_act_class_of(d->precision),
+                                 d->hidden,
+                                 d->intermediate,
+                                 0,
+                                 {(uint32_t)bucket, threads, threads, 0}};
+}
 
-/* How long the runs of units are that workers take; the best is an entry where it is not first. */
-static void tune_schedule(bench_layer *b, int bucket, int quick, tune_result *result) {
-  enum { MOST = 2 * FULL_ROUNDS };
-  double ns[SHARES][MOST], median[SHARES];
-  size_t rounds = quick ? QUICK_ROUNDS : FULL_ROUNDS, best = 0;
-  uint32_t threads = (uint32_t)fp4moe_context_threads(b->context);
-  fp4moe_schedule s = {(uint32_t)bucket, threads, threads, 0};
-  b->plan.schedules = 1;
-  for (size_t round = 0; round < rounds; round++)
-    for (size_t i = 0; i < SHARES; i++) {
-      s.share = shares[i];
-      b->plan.schedule[0] = s;
-      fp4moe_stats stats = call(b, fp4moe_bucket_rows(bucket));
-      ns[i][round] = (double)(stats.phase1_ns + stats.phase2_ns);
-    }
-  b->plan.schedules = 0;
-  for (size_t i = 0; i < SHARES; i++) {
-    median[i] = measure_summarise(ns[i], rounds).median;
-    if (median[i] < median[best]) best = i;
+static void time_schedules(void *arg, const size_t at[RACE_LANES], double ns[RACE_LANES]) {
+  job *j = arg;
+  j->target.plan.schedule[0] = j->schedule[at[0]];
+  fp4moe_stats stats = target_call_uniform(&j->target, fp4moe_bucket_rows(j->bucket));
+  ns[0] = (double)(stats.phase1_ns + stats.phase2_ns);
+}
+
+/* Which workers take part, and how long the runs of units are that they take. */
+static void tune_schedule(job *j, int bucket) {
+  static const uint32_t shares[] = {2, 1, 4, 16};
+  enum { SHARES = sizeof shares / sizeof *shares };
+  fp4moe_schedule candidates[2 * SHARES];
+  race_lane *lane = allocate(1, sizeof *lane);
+  fp4moe_schedule_entry e = schedule_key(j, bucket);
+  uint32_t half = e.schedule.threads / 2;
+  for (size_t i = 0; i < 2 * SHARES; i++) {
+    candidates[i] = e.schedule;
+    candidates[i].share = shares[i % SHARES];
+    if (i >= SHARES) candidates[i].workers = half;
   }
-  s.share = shares[best];
-  const fp4moe_layer_desc *d = &b->layer->desc;
-  fp4moe_schedule_entry e = {(int)d->format,
-                             (int)fp4moe_act_class_of(d->precision),
-                             d->hidden,
-                             d->intermediate,
-                             (uint64_t)median[best],
-                             s};
-  fp4moe_table *t = &result->table;
-  t->schedule = room(t->schedule, t->schedules, &result->schedule_cap, sizeof e);
-  t->schedule[t->schedules++] = e;
+  lane->count = half ? 2 * SHARES : SHARES;
+  for (size_t i = 0; i < lane->count; i++) lane->runner[i].order = (uint32_t)i;
+  j->bucket = bucket;
+  j->schedule = candidates;
+  j->target.plan.schedules = 1;
+  run_race(j, time_schedules, lane, 1);
+  j->target.plan.schedules = 0;
+  if (!j->run->unfinished) {
+    e.schedule = candidates[lane->best];
+    e.ns = (uint64_t)lane->runner[lane->best].ns;
+    entries_add_schedule(j->out, &e);
+  }
+  free(lane);
+}
+
+/* ---- The whole layer ---- */
+
+/* The plan as the entries so far make it. */
+static void take_entries(job *j, fp4moe_plan *plan) {
+  fp4moe_selector s = j->target.selector;
+  s.table = &j->out->table;
+  fp4moe_table_sort(&j->out->table);
+  require(fp4moe_select(&s, &j->target.layer->desc, plan), j->problem->name);
+}
+
+static void time_plans(void *arg, const size_t at[RACE_LANES], double ns[RACE_LANES]) {
+  job *j = arg;
+  j->target.plan = j->plan[at[0]];
+  ns[0] = target_call_routed(&j->target, fp4moe_bucket_rows(j->bucket));
+}
+
+/* Random routing, tuned (first: it has ties) against static. */
+static void prove_worth(job *j, int bucket) {
+  fp4moe_plan plans[2];
+  race_lane *lane = allocate(1, sizeof *lane);
+  take_entries(j, &plans[0]);
+  require(fp4moe_select(&j->target.selector, &j->target.layer->desc, &plans[1]), j->problem->name);
+  lane->count = 2;
+  lane->runner[1].order = 1;
+  j->bucket = bucket;
+  j->plan = plans;
+  run_race(j, time_plans, lane, 1);
+  if (lane->best == 1 && !j->run->unfinished) {
+    fp4moe_schedule_entry schedule = schedule_key(j, bucket);
+    for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+      fp4moe_recipe_entry key = recipe_key(j, phase, bucket);
+      entries_drop_recipe(j->out, &key);
+    }
+    entries_drop_schedule(j->out, &schedule);
+    j->run->removed++;
+  }
+  free(lane);
 }
 
 /* ---- A problem ---- */
 
-/* The plan as the table so far makes it, for what comes after. */
-static void take_best(bench_layer *b, tune_result *result) {
-  b->selector.table = &result->table;
-  fp4moe_table_sort(&result->table);
-  require(fp4moe_select(&b->selector, &b->layer->desc, &b->plan), b->problem->name);
-  b->selector.table = NULL;
-  b->plan.schedules = 0;
+static void for_buckets(job *j, int part, void (*each)(job *j, int bucket)) {
+  for (int i = 0; i < FP4MOE_BUCKETS && !j->run->unfinished; i++) {
+    if (!j->run->quiet)
+      progress(j->problem->name, (size_t)(part * FP4MOE_BUCKETS + i), 3 * FP4MOE_BUCKETS);
+    each(j, bucket_order[i]);
+  }
 }
 
-void tune_problem(fp4moe_context *context, const problem *p, int quick, tune_result *result) {
-  problem sized;
-  bench_layer b;
-  open_layer(&b, context, p, &sized);
-  proof proof = make_proof(&b);
-  for (int bucket = 0; bucket < FP4MOE_BUCKETS; bucket++) {
-    progress(p->name, (size_t)bucket, 2 * FP4MOE_BUCKETS);
-    tune_bucket(&b, bucket, quick, &proof, result);
+void tune_problem(tune_run *run, fp4moe_context *context, const problem *p, entries *out) {
+  job *j = allocate(1, sizeof *j);
+  *j = (job){.run = run, .problem = p, .out = out};
+  target_open(&j->target, context, p);
+  for_buckets(j, 0, tune_bucket);
+  if (!run->unfinished) {
+    take_entries(j, &j->target.plan);
+    j->target.plan.schedules = 0;
   }
-  take_best(&b, result);
-  for (int bucket = 0; bucket < FP4MOE_BUCKETS; bucket++) {
-    progress(p->name, (size_t)(FP4MOE_BUCKETS + bucket), 2 * FP4MOE_BUCKETS);
-    tune_schedule(&b, bucket, quick, result);
-  }
+  for_buckets(j, 1, tune_schedule);
+  for_buckets(j, 2, prove_worth);
   progress_clear();
-  free(proof.want);
-  free(proof.got);
-  close_layer(&b);
+  target_close(&j->target);
+  free(j);
 }
 
-/* ---- Merging ---- */
-
-static int same_key(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b) {
-  return a->phase == b->phase && a->format == b->format && a->act == b->act &&
-         a->gated == b->gated && a->bucket == b->bucket && a->n == b->n && a->k == b->k &&
-         a->cores == b->cores;
+size_t tune_size(const tune_run *run, fp4moe_context *context, const problem *p) {
+  fp4moe_selector s = {&context->host, &context->request, NULL};
+  fp4moe_layer_desc desc = problem_desc(p);
+  fp4moe_recipe *recipes = allocate(GRID_MAX, sizeof *recipes);
+  size_t candidates = 0;
+  for (int phase = 0; phase < FP4MOE_PHASES; phase++)
+    for (int bucket = 0; bucket < FP4MOE_BUCKETS; bucket++)
+      candidates += grid_recipes(&s, &desc, phase, bucket, run->quick, recipes);
+  free(recipes);
+  return candidates;
 }
 
-static int same_schedule(const fp4moe_schedule_entry *a, const fp4moe_schedule_entry *b) {
-  return a->format == b->format && a->act == b->act && a->hidden == b->hidden &&
-         a->intermediate == b->intermediate && a->schedule.bucket == b->schedule.bucket &&
-         a->schedule.threads == b->schedule.threads;
-}
+/* ---- Verify ---- */
 
-void tune_merge(tune_result *result, const fp4moe_table *old) {
-  fp4moe_table *t = &result->table;
-  size_t recipes = t->recipes, schedules = t->schedules;
-  for (size_t i = 0; i < old->recipes; i++) {
-    int known = 0;
-    for (size_t j = 0; j < recipes && !known; j++) known = same_key(&t->recipe[j], &old->recipe[i]);
-    if (!known) add_recipe(result, &old->recipe[i]);
+/* The table's entries of a key, at most RIVALS, into a lane; their times into ns. */
+enum { RIVALS = 4 };
+static void take_rivals(const job *j, int phase, const fp4moe_table *table, fp4moe_recipe *recipe,
+                        uint64_t *ns, race_lane *lane) {
+  fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
+  fp4moe_recipe_key key = {e.phase, e.format, e.act, e.gated, e.bucket, e.n, e.k, e.cores};
+  size_t first, count;
+  if (fp4moe_table_find(table, &key, &first, &count) != FP4MOE_MATCH_EXACT) count = 0;
+  lane->count = count < RIVALS ? count : RIVALS;
+  for (size_t i = 0; i < lane->count; i++) {
+    lane->runner[i].order = (uint32_t)i;
+    recipe[i] = table->recipe[first + i].recipe;
+    ns[i] = table->recipe[first + i].ns;
   }
-  for (size_t i = 0; i < old->schedules; i++) {
-    int known = 0;
-    for (size_t j = 0; j < schedules && !known; j++)
-      known = same_schedule(&t->schedule[j], &old->schedule[i]);
-    if (known) continue;
-    t->schedule = room(t->schedule, t->schedules, &result->schedule_cap, sizeof *t->schedule);
-    t->schedule[t->schedules++] = old->schedule[i];
+}
+
+static size_t verify_bucket(job *j, int bucket, const fp4moe_table *table) {
+  race_lane *lanes = allocate(FP4MOE_PHASES, sizeof *lanes);
+  fp4moe_recipe recipes[FP4MOE_PHASES][RIVALS];
+  uint64_t ns[FP4MOE_PHASES][RIVALS];
+  size_t beaten = 0;
+  j->bucket = bucket;
+  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+    j->recipe[phase] = recipes[phase];
+    take_rivals(j, phase, table, recipes[phase], ns[phase], &lanes[phase]);
   }
+  if (lanes[0].count && lanes[1].count) run_race(j, time_recipes, lanes, FP4MOE_PHASES);
+  for (int phase = 0; phase < FP4MOE_PHASES && lanes[phase].rounds; phase++) {
+    const race_lane *l = &lanes[phase];
+    int lost = l->best != 0;
+    printf("%-24s %-7s %3zu rows: %8.1f us now, %8.1f in the table, %s\n", j->problem->name,
+           fp4moe_phase_name(phase), fp4moe_bucket_rows(bucket), l->runner[0].ns * 1e-3,
+           (double)ns[phase][0] * 1e-3, lost ? "another is faster" : "the pick holds");
+    beaten += (size_t)lost;
+  }
+  free(lanes);
+  return beaten;
+}
+
+size_t tune_verify(tune_run *run, fp4moe_context *context, const problem *p,
+                   const fp4moe_table *table) {
+  static const int sample[] = {0, 3, 7};
+  job *j = allocate(1, sizeof *j);
+  size_t beaten = 0;
+  *j = (job){.run = run, .problem = p};
+  target_open(&j->target, context, p);
+  for (size_t i = 0; i < sizeof sample / sizeof *sample && !run->unfinished; i++)
+    beaten += verify_bucket(j, sample[i], table);
+  target_close(&j->target);
+  free(j);
+  return beaten;
 }

@@ -1,22 +1,36 @@
-/* tune.h - measures the candidates of one problem on this host and writes down what it saw. */
+/* tune.h - tunes one problem (a shape and a class) on this host, into table entries. */
 #ifndef FP4MOE_TUNE_H
 #define FP4MOE_TUNE_H
 
-#include "context.h"
 #include "cli/problem.h"
+#include "context.h"
+#include "entries.h"
 
-/* Entries gathered over problems; grows. */
-typedef struct tune_result {
-  fp4moe_table table; /* recipe and schedule only */
-  size_t recipe_cap, schedule_cap;
-  size_t candidates, banned; /* measured; wrong against the C rows */
-} tune_result;
+/* How a run goes on, and what it saw. */
+typedef struct tune_run {
+  int quick;              /* fewer candidates and rounds */
+  uint64_t deadline_ns;   /* of the whole run, fp4moe_now_ns; 0 = none */
+  const int *interrupted; /* not 0: end soon */
+  int quiet;              /* no progress on the terminal */
+  void (*banned)(const char *problem, const fp4moe_recipe *recipe, const char *reason);
+  size_t candidates, refused; /* proven and timed; wrong, faulting or hanging */
+  size_t removed;             /* buckets in which the whole layer was faster untuned */
+  double noise;               /* largest of the races' */
+  int unfinished;             /* 1: deadline or interrupt came first */
+} tune_run;
 
-/* A problem: shape and class. Every candidate is verified against the C row before it is timed, and
- * timed in whole phases of the forward call: all workers, weights from memory, unpack included. */
-void tune_problem(fp4moe_context *context, const problem *p, int quick, tune_result *result);
+/* Every candidate is proven in a child process before it is timed, and timed in whole phases of the
+ * forward call: all workers, weights from memory, unpack included. Then schedules; then the whole
+ * layer as tuned against the static order, and what loses is removed. Unfinished, `out` has the
+ * buckets that were done. */
+void tune_problem(tune_run *run, fp4moe_context *context, const problem *p, entries *out);
 
-/* Puts the entries of `old` that `result` has no key for beside its own. */
-void tune_merge(tune_result *result, const fp4moe_table *old);
+/* Candidates of the problem, before any is refused. */
+size_t tune_size(const tune_run *run, fp4moe_context *context, const problem *p);
+
+/* Times a sample of the table's picks again, against what came after them: one line each. Returns
+ * how many picks another entry now beats by more than the noise. */
+size_t tune_verify(tune_run *run, fp4moe_context *context, const problem *p,
+                   const fp4moe_table *table);
 
 #endif

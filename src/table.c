@@ -157,6 +157,7 @@ static int read_recipe(reader *r, words *w) {
   e.bucket = bucket_word(w, "rows");
   e.cores = (size_t)number(w, "cores", 1 << 16);
   e.ns = number(w, "ns", UINT64_C(1) << 50);
+  e.noise = (uint32_t)number(w, "noise", 1000000);
   read_recipe_kernels(w, &e);
   if (!words_are_done(w)) return 0;
   fp4moe_table *t = r->table;
@@ -206,7 +207,7 @@ void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][
 #else
   const char *arch = "aarch64";
 #endif
-  snprintf(lines[0], 192, "fp4moe-table 1");
+  snprintf(lines[0], 192, "fp4moe-table 2");
   snprintf(lines[1], 192, "arch %s", arch);
   snprintf(lines[2], 192, "cpu %s %u %u %u", host->cpu.vendor, host->cpu.family, host->cpu.model,
            host->cpu.stepping);
@@ -240,6 +241,9 @@ static void read_line(reader *r, char *line, char header[5][192], const char *so
   } else if (!strncmp(line, "soft ", 5)) {
     if (strcmp(line, soft))
       fp4moe_text_add(&r->report, "tuned under \"%.120s\", now \"%.120s\"\n", line + 5, soft + 5);
+  } else if (!strncmp(line, "partial ", 8)) {
+    if (sscanf(line, "partial %4zu of %4zu", &r->table->partial, &r->table->partial_of) != 2)
+      refuse(r, line, "partial N of N");
   } else if (!strncmp(line, "kernel ", 7)) {
     const fp4moe_kernel *k = find_kernel(line + 7);
     if (k) r->known[k - fp4moe_kernels] = 1;
@@ -258,6 +262,16 @@ static void read_line(reader *r, char *line, char header[5][192], const char *so
 #define ORDER(a, b)                                                                                \
   if ((a) != (b)) return (a) < (b) ? -1 : 1
 
+int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b) {
+  const fp4moe_kernel *ka = a->gemv ? a->gemv : a->gemm, *kb = b->gemv ? b->gemv : b->gemm;
+  ORDER(ka, kb);
+  ORDER(a->unpack, b->unpack);
+  ORDER(a->panels, b->panels);
+  ORDER(a->k_block, b->k_block);
+  ORDER(a->prefetch, b->prefetch);
+  return 0;
+}
+
 static int compare_recipes(const void *x, const void *y) {
   const fp4moe_recipe_entry *a = x, *b = y;
   ORDER(a->phase, b->phase);
@@ -269,13 +283,7 @@ static int compare_recipes(const void *x, const void *y) {
   ORDER(a->cores, b->cores);
   ORDER(a->bucket, b->bucket);
   ORDER(a->ns, b->ns);
-  const fp4moe_kernel *ka = a->recipe.gemv ? a->recipe.gemv : a->recipe.gemm;
-  const fp4moe_kernel *kb = b->recipe.gemv ? b->recipe.gemv : b->recipe.gemm;
-  ORDER(ka, kb);
-  ORDER(a->recipe.panels, b->recipe.panels);
-  ORDER(a->recipe.k_block, b->recipe.k_block);
-  ORDER(a->recipe.prefetch, b->recipe.prefetch);
-  return 0;
+  return fp4moe_recipe_order(&a->recipe, &b->recipe);
 }
 
 static int compare_schedules(const void *x, const void *y) {

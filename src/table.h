@@ -1,14 +1,15 @@
 /* table.h - the selection table: what the tuner measured on this machine, as text.
  *
- *   fp4moe-table 1
+ *   fp4moe-table 2
  *   arch x86_64
  *   cpu AuthenticAMD 25 17 1
  *   isa avx512bf16
  *   topology packages=1 nodes=1 cores=2 pus=2 l2=1048576 l3=33554432
  *   soft microcode=... kernel=... compiler=...
  *   kernel fp4moe_gemv_mx_bf16_1x16_avx512bf16@1        one per row known to the tuner
+ *   partial 3 of 12                                    problems done by a run that was interrupted
  *   recipe phase=gate_up format=mxfp4 class=bf16 n=5760 k=2880 gated=1 rows=1 cores=2 ns=1234
- *          gemv=NAME@REV panels=2 prefetch=4096          (on one line)
+ *          noise=4000 gemv=NAME@REV panels=2 prefetch=4096          (on one line)
  *   recipe ... unpack=NAME@REV gemm=NAME@REV panels=4 k_block=0 prefetch=1
  *   schedule format=mxfp4 class=bf16 hidden=2880 intermediate=2880 tokens=1 threads=2 ns=1
  *          workers=2 share=4                             (on one line)
@@ -16,7 +17,9 @@
  *
  * The header is taken whole or the file is refused, with the line and both values. An entry whose
  * kernel is gone or revised, or that does not parse, is dropped and reported. rows and tokens name
- * a bucket by its largest m. A schedule moves no bits, a recipe is never keyed by threads. */
+ * a bucket by its largest m; noise is that of the race, in millionths of ns. What is equal within
+ * it has equal ns and stands in the order of kernels.inc. A schedule moves no bits, a recipe is
+ * never keyed by threads. */
 #ifndef FP4MOE_TABLE_H
 #define FP4MOE_TABLE_H
 
@@ -27,7 +30,8 @@
 typedef struct fp4moe_recipe_entry {
   int phase, format, act, gated, bucket;
   size_t n, k, cores;
-  uint64_t ns; /* measured */
+  uint64_t ns;    /* measured */
+  uint32_t noise; /* of ns, in millionths */
   fp4moe_recipe recipe;
 } fp4moe_recipe_entry;
 
@@ -40,7 +44,8 @@ typedef struct fp4moe_schedule_entry {
 
 typedef struct fp4moe_table {
   char path[512];
-  int refused;  /* the header does not fit: no entry is used */
+  int refused;                /* the header does not fit: no entry is used */
+  size_t partial, partial_of; /* problems done by a run that was interrupted; 0, 0: none was */
   char *report; /* lines: refusal, dropped entries, soft differences, rows not yet tuned */
   size_t recipes, schedules, dropped;
   fp4moe_recipe_entry *recipe; /* sorted: key, then ns */
@@ -79,6 +84,10 @@ fp4moe_match fp4moe_table_find(const fp4moe_table *table, const fp4moe_recipe_ke
 void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][192]);
 void fp4moe_table_soft(const fp4moe_host *host, char line[192]);
 void fp4moe_table_sort(fp4moe_table *table);
+
+/* The order of two recipes that are as fast as each other: kernels.inc, panels, K block, prefetch.
+ * < 0: a stands first. */
+int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b);
 
 const char *fp4moe_format_name(int format); /* "mxfp4", "nvfp4" */
 const char *fp4moe_class_name(int act);     /* "f32", "bf16", "int8", "mxfp8", "nvfp4" */

@@ -40,9 +40,10 @@ fp4moe_status fp4moe_table_default_path(char *buf, size_t cap) {
 static void write_recipe(FILE *f, const fp4moe_recipe_entry *e) {
   const fp4moe_recipe *r = &e->recipe;
   fprintf(f,
-          "recipe phase=%s format=%s class=%s n=%zu k=%zu gated=%d rows=%zu cores=%zu ns=%" PRIu64,
+          "recipe phase=%s format=%s class=%s n=%zu k=%zu gated=%d rows=%zu cores=%zu ns=%" PRIu64
+          " noise=%u",
           fp4moe_phase_name(e->phase), fp4moe_format_name(e->format), fp4moe_class_name(e->act),
-          e->n, e->k, e->gated, fp4moe_bucket_rows(e->bucket), e->cores, e->ns);
+          e->n, e->k, e->gated, fp4moe_bucket_rows(e->bucket), e->cores, e->ns, e->noise);
   if (r->gemv)
     fprintf(f, " gemv=%s@%u", r->gemv->name, r->gemv->revision);
   else
@@ -67,6 +68,7 @@ static void write_text(FILE *f, const fp4moe_host *host, fp4moe_isa isa, const f
   fp4moe_table_soft(host, soft);
   for (int i = 0; i < 5; i++) fprintf(f, "%s\n", header[i]);
   fprintf(f, "%s\n", soft);
+  if (t->partial_of) fprintf(f, "partial %zu of %zu\n", t->partial, t->partial_of);
   for (size_t i = 0; i < fp4moe_kernel_count; i++)
     if (fp4moe_cpu_has(fp4moe_kernels[i].isa))
       fprintf(f, "kernel %s@%u\n", fp4moe_kernels[i].name, fp4moe_kernels[i].revision);

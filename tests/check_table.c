@@ -125,7 +125,7 @@ static void refusal(const char *from, const char *to, const char *says) {
 
 static void refusals(void) {
   open_dir();
-  refusal("fp4moe-table 1", "fp4moe-table 2", "line 1");
+  refusal("fp4moe-table 2", "fp4moe-table 1", "line 1");
   refusal("arch ", "arch z", "line 2");
   refusal("cpu ", "cpu X", "line 3 is \"cpu X");
   refusal("isa ", "isa x", "line 4");

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the parts of the tests that are named and adds up their closing lines.
-#   tests/run.sh BUILD check [cli] [examples] [clang]
+#   tests/run.sh BUILD check [cli] [tuner] [examples] [clang]
 # Each part ends in "N passed, N failed, N skipped"; so does the whole. Exit 1: something failed.
 set -u
 build=$1
@@ -43,6 +43,7 @@ for name in "$@"; do
   case $name in
   check) part check "$build/check" ;;
   cli) part cli bash tests/check_cli.sh "$build/fp4moe" ;;
+  tuner) part tuner sh tests/check_tuner.sh "$build" ;;
   examples) part examples bash tests/examples/run.sh "$build" ;;
   clang) part clang clang_build ;;
   esac

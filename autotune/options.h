@@ -1,0 +1,19 @@
+/* options.h - what the tuner's command line asks for: problems, and how to go about them. */
+#ifndef FP4MOE_OPTIONS_H
+#define FP4MOE_OPTIONS_H
+
+#include "cli/problem.h"
+
+enum { MAX_PROBLEMS = 512 };
+
+typedef struct options {
+  problem *problems; /* most useful first: class by class, models in their order */
+  size_t count, threads;
+  uint64_t budget_ns; /* 0 = none */
+  int quick, quiet, json, dry_run, verify, force;
+  char output[512];
+} options;
+
+void options_parse(int argc, char **argv, options *o);
+
+#endif

@@ -1,0 +1,168 @@
+/* target.c - calls on the tuner's layer, and the proof against the C rows (target.h). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/layerfill.h"
+#include "layer.h"
+#include "measure.h"
+#include "target.h"
+
+enum { CACHES = 4, PROOF_ROWS = 9, ROUTED_TOKENS = 2048 };
+
+/* ---- The layer ---- */
+
+static void choose_experts(target *t, const problem *p) {
+  fp4moe_layer_desc desc = problem_desc(p);
+  fp4moe_shape shape;
+  fp4moe_shape_of(&desc, &shape);
+  t->problem = *p;
+  size_t enough = 2 * CACHES * t->context->host.llc_bytes / shape.bytes + 8;
+  if (t->problem.shape.experts > enough) t->problem.shape.experts = enough;
+  size_t experts = t->problem.shape.experts;
+  t->active = p->shape.top_k < experts ? p->shape.top_k : experts;
+}
+
+static void draw_inputs(target *t) {
+  measure_rng rng = {1};
+  size_t slots = t->most_tokens * t->active, h = t->layer->desc.hidden;
+  t->x = allocate(t->most_tokens * h, sizeof *t->x);
+  t->y = allocate(t->most_tokens * h, sizeof *t->y);
+  t->ids = allocate(slots, sizeof *t->ids);
+  t->routed = allocate(slots, sizeof *t->routed);
+  t->weights = allocate(slots, sizeof *t->weights);
+  measure_random_bf16(&rng, t->x, t->most_tokens * h);
+  measure_random_routing(&rng, t->most_tokens, t->active, t->layer->desc.experts, t->routed,
+                         t->weights);
+}
+
+void target_close(target *t) {
+  fp4moe_layer_destroy(t->layer);
+  free(t->x);
+  free(t->y);
+  free(t->ids);
+  free(t->routed);
+  free(t->weights);
+  free(t->workspace);
+  free(t->want);
+  free(t->got);
+}
+
+/* ---- Calls ---- */
+
+static fp4moe_batch batch_of(const target *t, size_t tokens, fp4moe_stats *stats) {
+  return (fp4moe_batch){.struct_size = sizeof(fp4moe_batch),
+                        .tokens = tokens,
+                        .top_k = t->active,
+                        .x = t->x,
+                        .x_dtype = FP4MOE_BF16,
+                        .y = t->y,
+                        .y_dtype = FP4MOE_BF16,
+                        .topk_ids = t->ids,
+                        .ids_dtype = FP4MOE_I32,
+                        .topk_weights = t->weights,
+                        .stats = stats};
+}
+
+static void forward(target *t, const fp4moe_batch *batch) {
+  size_t threads = fp4moe_context_threads(t->context);
+  size_t bytes = fp4moe_plan_workspace_bytes(t->layer, &t->plan, batch->tokens, batch->top_k,
+                                             threads, batch->tokens);
+  if (bytes > t->workspace_bytes) {
+    free(t->workspace);
+    t->workspace = allocate_workspace(bytes);
+    t->workspace_bytes = bytes;
+  }
+  require(fp4moe_layer_forward_plan(t->layer, &t->plan, batch, t->workspace, t->workspace_bytes),
+          t->problem.name);
+}
+
+static void step_on(target *t) { t->next = (t->next + t->active) % t->layer->desc.experts; }
+
+static void uniform_ids(target *t, size_t tokens) {
+  size_t experts = t->layer->desc.experts;
+  for (size_t i = 0; i < tokens; i++)
+    for (size_t s = 0; s < t->active; s++)
+      t->ids[i * t->active + s] = (int32_t)((t->next + s) % experts);
+  step_on(t);
+}
+
+fp4moe_stats target_call_uniform(target *t, size_t rows) {
+  fp4moe_stats stats = {.struct_size = sizeof stats};
+  uniform_ids(t, rows);
+  fp4moe_batch batch = batch_of(t, rows, &stats);
+  forward(t, &batch);
+  return stats;
+}
+
+double target_call_routed(target *t, size_t rows) {
+  size_t experts = t->layer->desc.experts, tokens = rows * experts / t->active;
+  if (!tokens) tokens = 1;
+  if (tokens > t->most_tokens) tokens = t->most_tokens;
+  for (size_t i = 0; i < tokens * t->active; i++)
+    t->ids[i] = (int32_t)(((size_t)t->routed[i] + t->next) % experts);
+  step_on(t);
+  fp4moe_batch batch = batch_of(t, tokens, NULL);
+  uint64_t start = fp4moe_now_ns();
+  forward(t, &batch);
+  return (double)(fp4moe_now_ns() - start);
+}
+
+/* ---- Proof ---- */
+
+/* rel_l2 of the class against its C rows, which sum in another order; class int8 has one result. */
+static double class_bound(fp4moe_precision precision) {
+  return precision == FP4MOE_PRECISION_F32 ? 1e-5 : precision == FP4MOE_PRECISION_INT8 ? 0 : 1e-3;
+}
+
+/* Rows of expert 0 only. */
+static fp4moe_batch proof_batch(target *t, float *y) {
+  t->next = 0;
+  uniform_ids(t, PROOF_ROWS);
+  fp4moe_batch batch = batch_of(t, PROOF_ROWS, NULL);
+  batch.top_k = 1;
+  batch.ids_stride = t->active * sizeof *t->ids;
+  batch.weights_stride = t->active * sizeof *t->weights;
+  batch.y = y;
+  batch.y_dtype = FP4MOE_F32;
+  return batch;
+}
+
+static void make_proof(target *t) {
+  size_t floats = PROOF_ROWS * t->layer->desc.hidden;
+  t->want = allocate(floats, sizeof *t->want);
+  t->got = allocate(floats, sizeof *t->got);
+  fp4moe_batch batch = proof_batch(t, t->want);
+  require(fp4moe_layer_forward_c(t->layer, t->problem.precision, &batch), "C rows");
+}
+
+int target_holds(void *candidates, size_t i, char reason[PROVE_REASON]) {
+  target_candidates *c = candidates;
+  target *t = c->target;
+  double d = 0, n = 0, bound = class_bound(t->problem.precision);
+  for (int b = 0; b < FP4MOE_BUCKETS; b++) t->plan.recipe[c->phase][b] = c->recipe[i];
+  fp4moe_batch batch = proof_batch(t, t->got);
+  forward(t, &batch);
+  for (size_t j = 0; j < PROOF_ROWS * t->layer->desc.hidden; j++) {
+    d += pow((double)t->got[j] - (double)t->want[j], 2);
+    n += pow((double)t->want[j], 2);
+  }
+  double error = sqrt(d / n);
+  if (error <= bound) return 1;
+  snprintf(reason, PROVE_REASON, "rel_l2 %.2e over %.0e", error, bound);
+  return 0;
+}
+
+/* ---- Open ---- */
+
+void target_open(target *t, fp4moe_context *context, const problem *p) {
+  *t = (target){.context = context};
+  choose_experts(t, p);
+  t->layer = random_layer(context, &t->problem, 1);
+  t->selector = (fp4moe_selector){&context->host, &context->request, NULL};
+  require(fp4moe_select(&t->selector, &t->layer->desc, &t->plan), p->name);
+  t->most_tokens = ROUTED_TOKENS;
+  draw_inputs(t);
+  make_proof(t);
+}

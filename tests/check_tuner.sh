@@ -1,0 +1,103 @@
+#!/bin/sh
+# check_tuner.sh - the program fp4moe-autotune from outside: what it says it would do, that a table
+# it writes is read, that a run which ends early leaves a valid table and goes on later, and how it
+# fails. Shapes are tiny: nothing here depends on what was measured.
+#
+#   tests/check_tuner.sh [BUILD]      BUILD: build
+#
+# Exit status 1 if something failed; the last line counts.
+build=${1:-build}
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+passed=0 failed=0
+unset FP4MOE_KERNEL FP4MOE_CPU FP4MOE_TABLE
+table=$scratch/table
+small='--quick --output '$table' --shape 64,64,8,2,mxfp4'
+
+check() { # check WHAT COMMAND...: passes when the command succeeds
+  what=$1
+  shift
+  if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)) && echo "FAIL $what"; fi
+}
+
+tuner() { # tuner ARGUMENTS...: exit status in $status
+  "$build/fp4moe-autotune" "$@" >"$scratch/out" 2>"$scratch/err" </dev/null
+  status=$?
+}
+
+out() { grep -qF -- "$1" "$scratch/out"; }
+err() { grep -qF -- "$1" "$scratch/err"; }
+partial() { grep -q '^partial ' "$table"; }
+
+refuses() { # refuses WORD ARGUMENTS...: exit 2, and stderr names the thing
+  word=$1
+  shift
+  tuner "$@"
+  check "$* exits with 2, not $status" [ $status -eq 2 ]
+  check "$* names $word: $(cat "$scratch/err")" err "$word"
+}
+
+tuner $small --dry-run
+check 'dry run' [ $status -eq 0 ]
+check 'dry run counts' out 'candidates in all'
+check 'dry run writes nothing' [ ! -e "$table" ]
+
+tuner $small --precision bf16 --json
+check 'tune' [ $status -eq 0 ]
+check 'json' out '"refused":0'
+check 'table is whole' grep -q '^end ' "$table"
+check 'table is finished' [ "$(grep -c '^partial ' "$table")" -eq 0 ]
+recipes=$(grep -c '^recipe .*class=bf16' "$table")
+check 'recipes' [ "$recipes" -gt 0 ]
+check 'the library reads it' sh -c "FP4MOE_TABLE=only:$table '$build/fp4moe' explain --hidden 64 \
+  --intermediate 64 --experts 8 --topk 2 --format mxfp4 --precision bf16 --tokens 1 >/dev/null"
+
+tuner $small --precision bf16 --verify
+check 'verify ends with 0 or 1' [ $status -le 1 ]
+check 'verify says' out 'in the table'
+
+# Budget of next to nothing, then the rest.
+tuner $small --precision int8,f32 --budget 0.000001s
+check 'budget' [ $status -eq 0 ]
+check 'unfinished table' partial
+check 'old entries stay' [ "$(grep -c '^recipe .*class=bf16' "$table")" -eq "$recipes" ]
+tuner $small --precision int8,f32
+check 'second run' [ $status -eq 0 ]
+check 'finished' [ "$(grep -c '^partial ' "$table")" -eq 0 ]
+check 'both classes' grep -q '^recipe .*class=f32' "$table"
+
+# Interrupted: status 130, a valid table; the next run begins where it ended.
+"$build/fp4moe-autotune" $small >"$scratch/out" 2>&1 </dev/null &
+pid=$!
+tries=0
+until grep -q ' s left' "$scratch/out" || [ $tries -gt 600 ]; do
+  tries=$((tries + 1))
+  sleep 0.05
+done
+kill -INT $pid
+wait $pid
+status=$?
+check "interrupted: status $status" [ $status -eq 130 ]
+check 'interrupted table is whole' grep -q '^end ' "$table"
+check 'interrupted table says so' partial
+tuner $small
+check 'goes on' out 'goes on after'
+
+# A table of another host stays, unless --force.
+sed -i 's/^cpu .*/cpu Elsewhere 1 1 1/' "$table"
+cp "$table" "$scratch/foreign"
+refuses 'force' $small
+check 'foreign table untouched' cmp -s "$table" "$scratch/foreign"
+tuner $small --precision bf16 --force
+check 'force' [ $status -eq 0 ]
+check 'moved aside' cmp -s "$table.old" "$scratch/foreign"
+
+refuses 'no-such-model' --model no-such-model
+refuses '10x' --budget 10x
+refuses 'int4' --precision int4
+refuses '--shape' --shape 64,64
+refuses 'extra' extra
+refuses '/proc/none' --quick --output /proc/none/table --shape 64,64,8,2,mxfp4
+
+echo "$passed passed, $failed failed, 0 skipped"
+[ "$failed" -eq 0 ]
