@@ -1,4 +1,4 @@
-/* fp4moe_io.h - FP4 checkpoints on disk: safetensors files, and the MoE layers inside them.
+/* fp4moe_io.h - FP4 checkpoints on disk: safetensors and GGUF files, and the MoE layers inside.
  *
  * libfp4moe_io is a library of its own (it needs a JSON parser), used beside libfp4moe:
  *
@@ -27,21 +27,24 @@ extern "C" {
 /* One tensor of a set: row-major, dense, little-endian. */
 typedef struct fp4moe_tensor {
   const char *name;                 /* UTF-8 */
-  const char *dtype;                /* as on disk: "U8", "I8", "F8_E4M3", "F8_E8M0", "BF16", ... */
+  const char *dtype;                /* as on disk: "U8", "I8", "F8_E4M3", "F8_E8M0", "BF16", ...;
+                                       GGUF: "MXFP4", "Q8_0", ... of blocks, "GGML?" = unknown */
   size_t rank;                      /* 0 (a scalar) to FP4MOE_TENSOR_RANK */
-  size_t shape[FP4MOE_TENSOR_RANK]; /* elements; a dimension may be 0 */
+  size_t shape[FP4MOE_TENSOR_RANK]; /* elements, slowest first; a dimension may be 0 */
   size_t bytes;
   const char *file;     /* path of the file that holds it */
   uint64_t file_offset; /* bytes from the start of that file */
 } fp4moe_tensor;
 
-/* The tensors of one .safetensors file, or of all shards of a model. Data stay on disk. */
+/* The tensors of one .safetensors or GGUF file, or of all shards of a model. Data stay on disk. */
 typedef struct fp4moe_tensors fp4moe_tensors;
 
-/* path: a .safetensors file, or a model directory: one with model.safetensors.index.json (its
- * shards make one set), else with model.safetensors. SYSTEM: a file cannot be read. INVALID: a
- * header or index breaks a rule, a tensor of the index is not in its shard, or two shards hold the
- * same tensor. UNSUPPORTED: a GGUF file. NO_MEMORY. */
+/* path: a .safetensors file, a GGUF file (told by its content; of a split model the first file,
+ * -00001-of-000NN.gguf, stands for all), or a model directory: one with
+ * model.safetensors.index.json (its shards make one set), else with model.safetensors. SYSTEM: a
+ * file cannot be read. INVALID: a header or index breaks a rule, a tensor of the index is not in
+ * its shard, or two shards hold the same tensor. UNSUPPORTED: a GGUF file not of version 3.
+ * NO_MEMORY. */
 FP4MOE_API fp4moe_status fp4moe_tensors_open(const char *path, fp4moe_tensors **tensors);
 FP4MOE_API void fp4moe_tensors_close(fp4moe_tensors *tensors); /* NULL: nothing */
 
@@ -80,7 +83,8 @@ FP4MOE_API fp4moe_status fp4moe_tensors_write(const char *path, const fp4moe_ten
 
 typedef struct fp4moe_checkpoint fp4moe_checkpoint;
 
-/* One MoE layer of a checkpoint: everything called <prefix>.*, where prefix ends in ".experts".
+/* One MoE layer of a checkpoint: everything called <prefix>.*, where prefix ends in ".experts"; of
+ * a GGUF file everything called <prefix>.ffn_*_exps.*, where prefix is "blk.<layer>".
  *
  *   status       fp4  what it means
  *   OK            1   desc is complete, the layer can be loaded and run
@@ -100,15 +104,17 @@ typedef struct fp4moe_checkpoint_layer {
   /* Sizes and format from the tensors (0 where fp4 is 0), activation and router_weight_on_input
    * from config.json, else the family's own. precision is BF16: the caller's to change. */
   fp4moe_layer_desc desc;
-  size_t top_k;        /* from config.json; 0 = not known */
-  size_t first_tensor; /* its tensors are [first_tensor, first_tensor + tensor_count) of the set */
-  size_t tensor_count;
+  size_t top_k; /* from config.json; 0 = not known */
+  /* Its tensors are [first_tensor, first_tensor + tensor_count) of the set; in GGUF files the
+   * router and norms of the block may lie between them. */
+  size_t first_tensor, tensor_count;
   uint64_t bytes; /* their bytes on disk */
 } fp4moe_checkpoint_layer;
 
 /* path: as fp4moe_tensors_open, or a packed file or a directory with one (see below). config.json
- * in the same directory is read when it is there. A layer that cannot be used does not fail the
- * call: see its status. A checkpoint without any MoE layer is fine and has 0 layers. Errors: as
+ * in the same directory is read when it is there; a GGUF file has metadata in its place, and its
+ * architecture tells the activation. A layer that cannot be used does not fail the call: see its
+ * status. A checkpoint without any MoE layer is fine and has 0 layers. Errors: as
  * fp4moe_tensors_open, and INVALID for config.json and for a packed file that breaks a rule. */
 FP4MOE_API fp4moe_status fp4moe_checkpoint_open(const char *path, fp4moe_checkpoint **checkpoint);
 

@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "fp4moe_io.h"
+#include "random_layer.h"
 
 #define MODEL_FILE "model.safetensors"
 
@@ -12,6 +13,12 @@ void check_io_layers(CU_pSuite suite);
 
 /* Families written by the tests (check_io_families.c). */
 void check_io_families(CU_pSuite suite);
+
+/* The one layer of the checkpoint, of this family, gives the bits of m. */
+void io_same_layer(const random_layer *m, const char *path, const char *family);
+
+/* GGUF files (check_io_gguf.c). */
+void check_io_gguf(CU_pSuite suite);
 
 /* One rank of several (check_io_slices.c). */
 void check_io_slices(CU_pSuite suite);

@@ -74,7 +74,7 @@ static void forward(fp4moe_layer *layer, const fp4moe_layer_desc *desc, float *y
   free(x);
 }
 
-static void same_layer(const random_layer *m, const char *path, const char *family) {
+void io_same_layer(const random_layer *m, const char *path, const char *family) {
   fp4moe_context *ctx;
   fp4moe_layer *want = NULL, *got = NULL;
   size_t n = TOKENS * m->desc.hidden;
@@ -135,7 +135,7 @@ static void test_compressed_mx(void) {
       }
     bundle_write(&file, io_at(MODEL_FILE));
     bundle_free(&file);
-    same_layer(m, io_at(MODEL_FILE), families[w]);
+    io_same_layer(m, io_at(MODEL_FILE), families[w]);
   }
   io_scratch_close();
   random_layer_free(m);
@@ -234,8 +234,8 @@ static void try_fused(const struct fused *f, size_t hidden, size_t intermediate,
   share_globals(m, f->global);
   put_fused(f, m);
   bundle_free(&file);
-  same_layer(m, io_at(MODEL_FILE),
-             f->interleaved ? "NVFP4 (gpt-oss, ModelOpt)" : "NVFP4 (Llama-4, fused)");
+  io_same_layer(m, io_at(MODEL_FILE),
+                f->interleaved ? "NVFP4 (gpt-oss, ModelOpt)" : "NVFP4 (Llama-4, fused)");
   random_layer_free(m);
 }
 

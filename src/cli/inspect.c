@@ -12,7 +12,7 @@
 static const char usage[] =
     "usage: fp4moe inspect CHECKPOINT [--layer L] [--rank R --ranks N --split WORD]\n"
     "\n"
-    "Lists the MoE layers of CHECKPOINT (a .safetensors file, a model directory, or what\n"
+    "Lists the MoE layers of CHECKPOINT (a .safetensors or GGUF file, a model directory, or what\n"
     "fp4moe pack made): family, shape, format, activation, bytes, dtypes, why one cannot be run.\n"
     "\n"
     "  --layer L   only layer L, with its tensors\n"

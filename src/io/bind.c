@@ -40,6 +40,11 @@ static fp4moe_status shape_fail(const fp4moe_tensor *tensor, const char *expecte
 
 static fp4moe_status check_dtype(const struct io_layer *layer, const fp4moe_tensor *tensor,
                                  int part) {
+  if (part == IO_CODES && layer->family->layout == IO_GGML) {
+    const char *type = layer->family->format == FP4MOE_MXFP4 ? "MXFP4" : "NVFP4";
+    return strcmp(tensor->dtype, type) == 0 ? FP4MOE_OK
+                                            : tensor_fail(tensor, "dtype", tensor->dtype, type);
+  }
   const char *own = layer->family->format == FP4MOE_MXFP4 ? "F8_E8M0" : "F8_E4M3";
   if (part == IO_SCALES && strcmp(tensor->dtype, own) == 0) return FP4MOE_OK;
   for (size_t i = 0; legal_dtypes[part][i]; i++)
@@ -63,6 +68,7 @@ static size_t expected_shape(const struct io_layer *layer, int projection, int p
   size_t k = projection == IO_DOWN ? desc->intermediate : desc->hidden;
   int blocks = part == IO_CODES && layer->family->layout == IO_BLOCKS;
   size_t columns = part == IO_CODES && !blocks ? k / 2 : k / group;
+  if (layer->family->layout == IO_GGML) columns = k;
   if (layer->family->stacked) shape[rank++] = desc->experts;
   if (part != IO_BIAS && layer->transposed) shape[rank++] = columns;
   shape[rank++] = n;
@@ -126,11 +132,23 @@ static fp4moe_status missing(const struct binder *b, size_t expert, int projecti
   return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.200s' is missing", file, b->name);
 }
 
+/* A part that no projection of the layer needs to have, and this one alone has not. */
+static int is_optional(const struct binder *b, size_t expert, int part) {
+  const struct io_family *family = b->layer->family;
+  if (part == IO_INPUT) return 1; /* weight-only */
+  if (family->layout != IO_GGML || part == IO_CODES) return 0;
+  for (int p = 0; p < IO_PROJECTIONS; p++)
+    if (family->projection[p] &&
+        fp4moe_io_layer_tensor(b->tensors, b->layer, expert, p, part, b->name))
+      return 0;
+  return 1;
+}
+
 static fp4moe_status bind_tensor(const struct binder *b, size_t expert, int projection, int part) {
   const struct io_layer *layer = b->layer;
   const fp4moe_tensor *tensor =
       fp4moe_io_layer_tensor(b->tensors, layer, expert, projection, part, b->name);
-  if (!tensor && part == IO_INPUT) return FP4MOE_OK; /* weight-only */
+  if (!tensor && is_optional(b, expert, part)) return FP4MOE_OK;
   if (!tensor) return missing(b, expert, projection, part);
   size_t i = (size_t)((const struct io_entry *)tensor - b->tensors->entries);
   b->bound[i - layer->info.first_tensor] = 1;
@@ -209,10 +227,21 @@ static fp4moe_status sizes_oriented(const struct binder *b, const fp4moe_tensor 
   return FP4MOE_OK;
 }
 
+static fp4moe_status sizes_ggml(const struct binder *b, const fp4moe_tensor *up) {
+  fp4moe_layer_desc *desc = &b->layer->info.desc;
+  if (up->rank != 3) return shape_fail(up, "[experts, intermediate, hidden]");
+  desc->experts = up->shape[0];
+  desc->intermediate = up->shape[1];
+  desc->hidden = up->shape[2];
+  return FP4MOE_OK;
+}
+
 static fp4moe_status sizes_of(const struct binder *b, const fp4moe_tensor *up) {
   const struct io_family *family = b->layer->family;
   if (!family->stacked) return sizes_numbered(b, up);
-  fp4moe_status status = family->layout == IO_BLOCKS ? sizes_blocks(b, up) : sizes_oriented(b, up);
+  fp4moe_status status = family->layout == IO_BLOCKS ? sizes_blocks(b, up)
+                         : family->layout == IO_GGML ? sizes_ggml(b, up)
+                                                     : sizes_oriented(b, up);
   if (status == FP4MOE_OK && up->shape[0] > EXPERTS_MAX)
     return shape_fail(up, "at most 65536 experts");
   return status;
@@ -220,6 +249,7 @@ static fp4moe_status sizes_of(const struct binder *b, const fp4moe_tensor *up) {
 
 /* Tells one format's codes from another's before sizes are made of them. */
 static fp4moe_status check_scales_dtype(const struct binder *b) {
+  if (!b->layer->family->part[IO_SCALES]) return FP4MOE_OK;
   const fp4moe_tensor *scales =
       fp4moe_io_layer_tensor(b->tensors, b->layer, 0, IO_UP, IO_SCALES, b->name);
   return scales ? check_dtype(b->layer, scales, IO_SCALES) : FP4MOE_OK;
@@ -252,8 +282,8 @@ static fp4moe_status check_all_bound(const struct binder *b) {
   char list[256] = "";
   size_t unbound = 0, at = 0;
   for (size_t i = 0; i < info->tensor_count; i++) {
-    if (b->bound[i]) continue;
     const fp4moe_tensor *tensor = fp4moe_tensors_at(b->tensors, info->first_tensor + i);
+    if (b->bound[i] || !fp4moe_io_expert_prefix(tensor->name)) continue;
     if (at < sizeof list)
       at += (size_t)snprintf(list + at, sizeof list - at, "%s'%.200s'", unbound ? ", " : "",
                              tensor->name);

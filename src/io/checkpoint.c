@@ -1,9 +1,9 @@
 /* checkpoint.c - the MoE layers of a checkpoint.
  *
  * Sorted names put all that begin with one "<prefix>.experts." side by side, so one pass finds the
- * layers. Each is then matched with a family, bound and compared with config.json; what goes wrong
- * there is kept as the layer's status and reason, for a checkpoint may well have layers (draft,
- * unquantised) that nobody asks for. */
+ * layers; in GGUF files the other tensors of a block may lie between. Each is then matched with a
+ * family, bound and compared with config.json; what goes wrong there is kept as the layer's status
+ * and reason, for a checkpoint may well have layers (draft, unquantised) that nobody asks for. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,15 +12,6 @@
 #include "io/packed.h"
 #include "io/tensors.h"
 #include "status.h"
-
-/* Length of "<...>.experts" at the head of the name; 0: no expert tensor. */
-static size_t prefix_length(const char *name) {
-  static const char word[] = ".experts";
-  const size_t length = sizeof word - 1;
-  if (strncmp(name, "experts.", length) == 0) return length - 1;
-  const char *at = strstr(name, ".experts.");
-  return at ? (size_t)(at - name) + length : 0;
-}
 
 /* The last dot-separated segment that is all digits, or 0. */
 static size_t layer_number(const char *prefix) {
@@ -54,14 +45,14 @@ static fp4moe_status list_layers(fp4moe_checkpoint *c) {
   struct io_layer *layer = NULL;
   for (size_t i = 0; i < fp4moe_tensors_count(c->tensors); i++) {
     const fp4moe_tensor *tensor = fp4moe_tensors_at(c->tensors, i);
-    size_t length = prefix_length(tensor->name);
+    size_t length = fp4moe_io_expert_prefix(tensor->name);
     if (!length) continue;
     if (!layer || strlen(layer->prefix) != length ||
         strncmp(layer->prefix, tensor->name, length) != 0) {
       fp4moe_status status = new_layer(c, tensor->name, length, i, &layer);
       if (status != FP4MOE_OK) return status;
     }
-    layer->info.tensor_count++;
+    layer->info.tensor_count = i + 1 - layer->info.first_tensor;
     layer->info.bytes += tensor->bytes;
   }
   return FP4MOE_OK;
@@ -79,6 +70,15 @@ static fp4moe_status not_fp4(const fp4moe_checkpoint *c, const struct io_layer *
                      most->name, most->dtype);
 }
 
+/* In GGUF files nothing but the absence of a gate tells that a layer has none. */
+static fp4moe_status check_gate(const struct io_layer *layer) {
+  const fp4moe_activation *activation = &layer->info.desc.activation;
+  if (layer->family->layout != IO_GGML || activation->gated || activation->kind == FP4MOE_RELU2)
+    return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID, "%.160s: tensor '%.160s.ffn_gate_exps.weight' is missing",
+                     layer->prefix, layer->prefix);
+}
+
 static fp4moe_status judge(const fp4moe_checkpoint *c, struct io_layer *layer) {
   layer->family = fp4moe_io_family_match(c->tensors, layer);
   if (!layer->family) return not_fp4(c, layer);
@@ -89,6 +89,7 @@ static fp4moe_status judge(const fp4moe_checkpoint *c, struct io_layer *layer) {
   layer->info.desc.precision = FP4MOE_PRECISION_BF16;
   layer->info.fp4 = 1;
   status = fp4moe_io_config_activation(&c->config, layer);
+  if (status == FP4MOE_OK) status = check_gate(layer);
   if (status == FP4MOE_INVALID) layer->info.fp4 = 0;
   return status;
 }
@@ -112,6 +113,7 @@ static int by_number(const void *a, const void *b) {
 }
 
 static fp4moe_status open_config(fp4moe_checkpoint *c, const char *path) {
+  if (c->tensors->config) return fp4moe_io_config_take(path, c->tensors->config, &c->config);
   if (fp4moe_io_is_directory(path)) return fp4moe_io_config_open(path, &c->config);
   char *dir = fp4moe_io_path_parent(path);
   if (!dir) return FP4MOE_NO_MEMORY;

@@ -1,4 +1,5 @@
-/* config.c - config.json: opening it, looking up keys, sizes (see config.h). */
+/* config.c - config.json: opening it, looking up keys, sizes (see config.h). The last keys of each
+ * list are those of GGUF metadata. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,13 @@ fp4moe_status fp4moe_io_config_open(const char *dir, struct io_config *config) {
   }
   config->path = path;
   config->text = json_object_get(config->root, "text_config");
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_io_config_take(const char *path, json_t *root, struct io_config *config) {
+  *config = (struct io_config){.path = strdup(path)};
+  if (!config->path) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: path", path);
+  config->root = json_incref(root);
   return FP4MOE_OK;
 }
 
@@ -53,8 +61,9 @@ static fp4moe_status confirm(const struct io_config *config, const char *key, si
 }
 
 static fp4moe_status find_top_k(const struct io_config *config, struct io_layer *layer) {
-  static const char *const keys[] = {"num_experts_per_tok", "experts_per_token",
-                                     "num_experts_per_token", "top_k_experts", "moe_top_k"};
+  static const char *const keys[] = {
+      "num_experts_per_tok", "experts_per_token", "num_experts_per_token",
+      "top_k_experts",       "moe_top_k",         "expert_used_count"};
   size_t top_k = 0, experts = layer->info.desc.experts;
   for (size_t i = 0; i < sizeof keys / sizeof *keys && !top_k; i++) {
     fp4moe_status status = get_size(config, keys[i], &top_k);
@@ -69,7 +78,8 @@ static fp4moe_status find_top_k(const struct io_config *config, struct io_layer 
 
 /* Experts in a latent space (Nemotron) have a hidden size of their own. */
 static const char *hidden_key(const struct io_config *config) {
-  return fp4moe_io_config_get(config, "moe_latent_size") ? "moe_latent_size" : "hidden_size";
+  if (fp4moe_io_config_get(config, "moe_latent_size")) return "moe_latent_size";
+  return fp4moe_io_config_get(config, "embedding_length") ? "embedding_length" : "hidden_size";
 }
 
 fp4moe_status fp4moe_io_config_sizes(const struct io_config *config, struct io_layer *layer) {
@@ -83,6 +93,8 @@ fp4moe_status fp4moe_io_config_sizes(const struct io_config *config, struct io_l
       {"num_experts", "experts", desc->experts},
       {"num_local_experts", "experts", desc->experts},
       {"n_routed_experts", "experts", desc->experts},
+      {"expert_feed_forward_length", "intermediate size", desc->intermediate},
+      {"expert_count", "experts", desc->experts},
   };
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
     fp4moe_status status = confirm(config, fields[i].key, fields[i].have, layer, fields[i].what);

@@ -17,6 +17,9 @@ struct io_config {
 
 /* No config.json in dir is fine: all lookups then find nothing. */
 fp4moe_status fp4moe_io_config_open(const char *dir, struct io_config *config);
+
+/* The metadata of a GGUF file as such a file; takes a reference. */
+fp4moe_status fp4moe_io_config_take(const char *path, json_t *root, struct io_config *config);
 void fp4moe_io_config_close(struct io_config *config);
 
 /* NULL: absent or null. */

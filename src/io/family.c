@@ -10,6 +10,8 @@
 static const char *const gate_up_down[] = {"gate_proj", "up_proj", "down_proj"};
 static const char *const up_down[] = {NULL, "up_proj", "down_proj"};
 static const char *const w1_w3_w2[] = {"w1", "w3", "w2"};
+static const char *const gguf[] = {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"};
+static const char *const gguf_ungated[] = {NULL, "ffn_up_exps", "ffn_down_exps"};
 static const char *const fused[] = {"gate_up_proj", "gate_up_proj", "down_proj"};
 
 /* Codes, scales, global, input global, bias. */
@@ -24,6 +26,8 @@ static const char *const modelopt_fused_bias[] = {"", "_weight_scale", "_weight_
 static const char *const compressed[] = {".weight_packed", ".weight_scale", ".weight_global_scale",
                                          ".input_global_scale", NULL};
 static const char *const compressed_mx[] = {".weight_packed", ".weight_scale", NULL, NULL, NULL};
+static const char *const ggml_mx[] = {".weight", NULL, NULL, NULL, ".bias"};
+static const char *const ggml_nv[] = {".weight", NULL, ".scale", ".input_scale", ".bias"};
 
 const fp4moe_activation fp4moe_io_swiglu_oai = {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1.0f, 7.0f, 0};
 static const fp4moe_activation silu = {.kind = FP4MOE_SILU, .gated = 1};
@@ -111,6 +115,38 @@ static const struct io_family families[] = {
      .signature = IO_GLOBAL,
      .activation = &silu,
      .router_weight_on_input = 1},
+    {.name = "MXFP4 (GGUF)",
+     .format = FP4MOE_MXFP4,
+     .stacked = 1,
+     .layout = IO_GGML,
+     .projection = gguf,
+     .part = ggml_mx,
+     .signature = IO_CODES,
+     .activation = &silu},
+    {.name = "MXFP4 (GGUF, no gate)",
+     .format = FP4MOE_MXFP4,
+     .stacked = 1,
+     .layout = IO_GGML,
+     .projection = gguf_ungated,
+     .part = ggml_mx,
+     .signature = IO_CODES,
+     .activation = &relu2},
+    {.name = "NVFP4 (GGUF)",
+     .format = FP4MOE_NVFP4,
+     .stacked = 1,
+     .layout = IO_GGML,
+     .projection = gguf,
+     .part = ggml_nv,
+     .signature = IO_CODES,
+     .activation = &silu},
+    {.name = "NVFP4 (GGUF, no gate)",
+     .format = FP4MOE_NVFP4,
+     .stacked = 1,
+     .layout = IO_GGML,
+     .projection = gguf_ungated,
+     .part = ggml_nv,
+     .signature = IO_CODES,
+     .activation = &relu2},
 };
 
 size_t fp4moe_io_group(const struct io_layer *layer) {
@@ -150,6 +186,21 @@ static int names_part(const struct io_family *family, const char *rest, int part
   return 0;
 }
 
+/* "blk.<layer>" of "blk.<layer>.ffn_<...>_exps.<...>" */
+static size_t gguf_prefix(const char *name) {
+  if (strncmp(name, "blk.", 4) != 0) return 0;
+  size_t length = 4 + strspn(name + 4, "0123456789");
+  return strncmp(name + length, ".ffn_", 5) == 0 && strstr(name + length, "_exps.") ? length : 0;
+}
+
+size_t fp4moe_io_expert_prefix(const char *name) {
+  static const char word[] = ".experts";
+  const size_t length = sizeof word - 1;
+  if (strncmp(name, "experts.", length) == 0) return length - 1;
+  const char *at = strstr(name, ".experts.");
+  return at ? (size_t)(at - name) + length : gguf_prefix(name);
+}
+
 static int has_parent(const struct io_layer *layer, const char *parent) {
   static const char experts[] = ".experts";
   size_t prefix = strlen(layer->prefix), length = strlen(parent), tail = sizeof experts - 1;
@@ -158,9 +209,14 @@ static int has_parent(const struct io_layer *layer, const char *parent) {
   return strncmp(at, parent, length) == 0 && (at == layer->prefix || at[-1] == '.');
 }
 
+static int is_codes_dtype(const struct io_family *family, const char *dtype) {
+  if (family->layout != IO_GGML) return fp4moe_io_is_byte(dtype);
+  return strcmp(dtype, family->format == FP4MOE_MXFP4 ? "MXFP4" : "NVFP4") == 0;
+}
+
 static int family_fits(const struct io_family *family, const fp4moe_tensors *tensors,
                        const struct io_layer *layer) {
-  int codes = 0, signature = 0;
+  int codes = 0, signature = 0, gate = 0;
   if (family->parent && !has_parent(layer, family->parent)) return 0;
   for (size_t i = 0; i < layer->info.tensor_count; i++) {
     const fp4moe_tensor *tensor = fp4moe_tensors_at(tensors, layer->info.first_tensor + i);
@@ -168,9 +224,11 @@ static int family_fits(const struct io_family *family, const fp4moe_tensors *ten
     size_t expert;
     int numbered = fp4moe_io_expert_number(layer, tensor->name, 0, &expert, &rest);
     if (numbered == family->stacked) continue;
-    codes |= fp4moe_io_is_byte(tensor->dtype) && names_part(family, rest, IO_CODES);
+    codes |= is_codes_dtype(family, tensor->dtype) && names_part(family, rest, IO_CODES);
     signature |= names_part(family, rest, family->signature);
+    gate |= strncmp(rest, gguf[IO_GATE], strlen(gguf[IO_GATE])) == 0;
   }
+  if (family->layout == IO_GGML && gate != (family->projection[IO_GATE] != NULL)) return 0;
   return codes && signature;
 }
 

@@ -2,6 +2,7 @@
  *
  *   numbered  <prefix>.<e>.<projection><part>   one tensor per expert, projection and part
  *   stacked   <prefix>.<projection><part>       all experts on the first axis
+ *   GGUF      likewise, prefix blk.<layer>, projection ffn_..._exps
  *
  * A family that has gate and up in one tensor names that tensor for both. */
 #ifndef FP4MOE_IO_FAMILY_H
@@ -15,8 +16,9 @@ enum { IO_CODES, IO_SCALES, IO_GLOBAL, IO_INPUT, IO_BIAS, IO_PARTS };
 /* How the codes and scales of one projection lie on disk: N outputs, K inputs, groups of G inputs.
  *   ROWS      codes [N][K/2], scales [N][K/G]
  *   BLOCKS    codes [N][K/G][G/2], scales [N][K/G]
- *   ORIENTED  as ROWS, or both with their axes swapped: [K/2][N], [K/G][N]. The shapes tell */
-enum io_layout { IO_ROWS, IO_BLOCKS, IO_ORIENTED };
+ *   ORIENTED  as ROWS, or both with their axes swapped: [K/2][N], [K/G][N]. The shapes tell
+ *   GGML      codes and scales in one tensor of blocks (ggml.h); globals, biases may be absent */
+enum io_layout { IO_ROWS, IO_BLOCKS, IO_ORIENTED, IO_GGML };
 
 /* Where the outputs of gate and up are: in tensors of their own, or in one as g0 u0 g1 u1 ..., or
  * as all of gate, then all of up. */
@@ -49,6 +51,10 @@ struct io_layer {
   const struct io_packed_layer *packed; /* of a packed file: what its head says; else NULL */
   char *prefix, *reason;                /* owned; info points to them */
 };
+
+/* Length of the layer's prefix at the head of an expert tensor's name: "<...>.experts", or GGUF's
+ * "blk.<layer>". 0: no expert tensor. */
+size_t fp4moe_io_expert_prefix(const char *name);
 
 /* The first family that the layer's names and code dtypes fit; NULL: none. */
 const struct io_family *fp4moe_io_family_match(const fp4moe_tensors *tensors,

@@ -1,14 +1,15 @@
 /* read.c - one expert of a bound layer from disk (see read.h).
  *
- * One buffer holds one expert; what lies on disk with swapped axes passes through a strip of 2 MiB
- * on its way there. The shapes were checked when the checkpoint was opened, so sizes here are
- * facts; the values of globals are not, and are tested as they are read. */
+ * One buffer holds one expert; what lies on disk with swapped axes or in blocks passes through a
+ * strip of 2 MiB on its way there. The shapes were checked when the checkpoint was opened, so sizes
+ * here are facts; the values of globals are not, and are tested as they are read. */
 #include "io/read.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/ggml.h"
 #include "io/tensors.h"
 #include "io/transpose.h"
 #include "status.h"
@@ -36,6 +37,11 @@ static size_t slice_bytes(const struct io_reader *r, const fp4moe_tensor *tensor
 
 static size_t slice_room(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
+/* Whether a part passes through the strip. */
+static int is_rearranged(const struct io_layer *layer, int part) {
+  return part != IO_BIAS && (layer->transposed || layer->family->layout == IO_GGML);
+}
+
 /* Rows that a strip has of a tensor of `columns` bytes a row. */
 static size_t strip_rows(size_t rows, size_t columns) {
   size_t fit = ((size_t)2 << 20) / columns & ~(size_t)63;
@@ -52,8 +58,9 @@ static size_t buffer_bytes(const struct io_reader *r, size_t *strip) {
       const fp4moe_tensor *tensor = fp4moe_io_reader_find(r, 0, p, bulk_parts[i]);
       if (!tensor) continue;
       bytes += slice_room(slice_bytes(r, tensor));
-      if (!r->layer->transposed || bulk_parts[i] == IO_BIAS) continue;
-      size_t need = strip_rows(tensor->shape[1], tensor->shape[2]) * tensor->shape[2];
+      if (!is_rearranged(r->layer, bulk_parts[i])) continue;
+      size_t columns = slice_bytes(r, tensor) / tensor->shape[1];
+      size_t need = strip_rows(tensor->shape[1], columns) * columns;
       if (need > *strip) *strip = need;
     }
   return bytes;
@@ -79,28 +86,45 @@ void fp4moe_io_reader_close(struct io_reader *r) {
 
 /* ---- One part of one projection ---- */
 
-/* The slice [rows][columns] at `offset` of the tensor, to [columns][rows]. */
-static fp4moe_status read_transposed(const struct io_reader *r, const fp4moe_tensor *tensor,
-                                     size_t offset, char *to) {
-  size_t rows = tensor->shape[1], columns = tensor->shape[2], most = strip_rows(rows, columns);
+/* One strip of n rows, from row `at` of those of the expert, to where it belongs in `to`. */
+static void put_strip(const struct io_reader *r, const fp4moe_tensor *tensor, size_t at, size_t n,
+                      const fp4moe_projection *to, char *data) {
+  size_t rows = tensor->shape[1], k = tensor->shape[2];
+  if (r->layer->transposed)
+    fp4moe_io_transpose(n, k, r->strip, data + at, rows);
+  else
+    fp4moe_io_ggml_unblock(r->layer->family->format, n * k, r->strip,
+                           (uint8_t *)data + at * to->codes_stride,
+                           (uint8_t *)data + rows * to->codes_stride + at * to->scales_stride);
+}
+
+/* The slice at `offset` of a tensor, strip by strip; unblocked codes are followed by scales. */
+static fp4moe_status read_strips(const struct io_reader *r, const fp4moe_tensor *tensor,
+                                 size_t offset, const fp4moe_projection *to, char *data) {
+  size_t rows = tensor->shape[1], columns = slice_bytes(r, tensor) / rows;
+  size_t most = strip_rows(rows, columns);
   for (size_t at = 0, n; at < rows; at += n) {
     n = rows - at < most ? rows - at : most;
     fp4moe_status status =
         fp4moe_tensors_read(r->tensors, tensor, offset + at * columns, n * columns, r->strip);
     if (status != FP4MOE_OK) return status;
-    fp4moe_io_transpose(n, columns, r->strip, to + at, rows);
+    put_strip(r, tensor, at, n, to, data);
   }
   return FP4MOE_OK;
 }
 
 static fp4moe_status read_slice(struct io_reader *r, size_t expert, const fp4moe_tensor *tensor,
-                                int part, const void **data) {
+                                int part, fp4moe_projection *to) {
+  const void **const fields[IO_PARTS] = {
+      [IO_CODES] = &to->codes, [IO_SCALES] = &to->scales, [IO_BIAS] = &to->bias};
   size_t bytes = slice_bytes(r, tensor), offset = r->layer->family->stacked ? expert * bytes : 0;
-  char *to = r->buffer + r->used;
+  char *data = r->buffer + r->used;
   r->used += slice_room(bytes);
-  *data = to;
-  if (r->layer->transposed && part != IO_BIAS) return read_transposed(r, tensor, offset, to);
-  return fp4moe_tensors_read(r->tensors, tensor, offset, bytes, to);
+  *fields[part] = data;
+  if (part == IO_CODES && r->layer->family->layout == IO_GGML)
+    to->scales = data + tensor->shape[1] * to->codes_stride;
+  if (is_rearranged(r->layer, part)) return read_strips(r, tensor, offset, to, data);
+  return fp4moe_tensors_read(r->tensors, tensor, offset, bytes, data);
 }
 
 static fp4moe_dtype bias_dtype(const fp4moe_tensor *tensor) {
@@ -113,7 +137,6 @@ static fp4moe_status read_bulk(struct io_reader *r, size_t expert, int projectio
                                fp4moe_projection *to) {
   const fp4moe_layer_desc *desc = &r->layer->info.desc;
   const fp4moe_tensor *bias = fp4moe_io_reader_find(r, expert, projection, IO_BIAS);
-  const void **const data[BULK_PARTS] = {&to->codes, &to->scales, &to->bias};
   size_t k = projection == IO_DOWN ? desc->intermediate : desc->hidden;
   fp4moe_status status = FP4MOE_OK;
   *to = (fp4moe_projection){.codes_stride = k / 2, .scales_stride = k / fp4moe_io_group(r->layer)};
@@ -121,7 +144,7 @@ static fp4moe_status read_bulk(struct io_reader *r, size_t expert, int projectio
   if (bias) to->bias_stride = to->bias_dtype == FP4MOE_F32 ? 4 : 2;
   for (int i = 0; status == FP4MOE_OK && i < BULK_PARTS; i++) {
     const fp4moe_tensor *tensor = fp4moe_io_reader_find(r, expert, projection, bulk_parts[i]);
-    if (tensor) status = read_slice(r, expert, tensor, bulk_parts[i], data[i]);
+    if (tensor) status = read_slice(r, expert, tensor, bulk_parts[i], to);
   }
   return status;
 }

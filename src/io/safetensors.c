@@ -26,7 +26,7 @@ static fp4moe_status read_length(const struct io_file *file, uint64_t *length) {
   fp4moe_status status = fp4moe_io_file_read(file, 0, sizeof raw, raw);
   if (status != FP4MOE_OK) return status;
   if (memcmp(raw, "GGUF", 4) == 0)
-    return fp4moe_fail(FP4MOE_UNSUPPORTED, "%s: not supported yet: GGUF", file->path);
+    return fp4moe_fail(FP4MOE_UNSUPPORTED, "%s: a GGUF file: open it by its own path", file->path);
   uint64_t n = 0;
   for (size_t i = sizeof raw; i-- > 0;) n = n << 8 | raw[i];
   if (n > IO_HEADER_BYTES_MAX)
@@ -144,27 +144,12 @@ static fp4moe_status take_offsets(const struct header *header, json_t *value, si
   return FP4MOE_OK;
 }
 
-static fp4moe_status new_entry(fp4moe_tensors *set, const char *name, struct io_entry **entry) {
-  if (set->count == set->capacity) {
-    size_t capacity = set->capacity ? 2 * set->capacity : 64;
-    struct io_entry *entries = realloc(set->entries, capacity * sizeof *entries);
-    if (!entries) return fp4moe_fail(FP4MOE_NO_MEMORY, "%zu tensors", capacity);
-    set->entries = entries;
-    set->capacity = capacity;
-  }
-  char *copy = strdup(name);
-  if (!copy) return fp4moe_fail(FP4MOE_NO_MEMORY, "tensor '%.200s': name", name);
-  *entry = &set->entries[set->count++];
-  **entry = (struct io_entry){.tensor.name = copy, .file = set->files_count - 1};
-  return FP4MOE_OK;
-}
-
 static fp4moe_status take_tensor(fp4moe_tensors *set, const struct header *header, const char *name,
                                  json_t *value) {
   struct io_entry *entry = NULL;
   size_t bits = 0;
   fp4moe_status status = check_fields(header, name, value);
-  if (status == FP4MOE_OK) status = new_entry(set, name, &entry);
+  if (status == FP4MOE_OK) status = fp4moe_io_tensors_add(set, name, &entry);
   if (status == FP4MOE_OK) {
     entry->tensor.file = header->path;
     status = take_dtype(header, value, &entry->tensor, &bits);
@@ -216,18 +201,9 @@ static fp4moe_status take_header(fp4moe_tensors *set, const struct header *heade
   return check_cover(header, set, first);
 }
 
-static fp4moe_status open_file(fp4moe_tensors *set, const char *path) {
-  struct io_file *files = realloc(set->files, (set->files_count + 1) * sizeof *files);
-  if (!files) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: file list", path);
-  set->files = files;
-  fp4moe_status status = fp4moe_io_file_open(path, &files[set->files_count]);
-  if (status == FP4MOE_OK) set->files_count++;
-  return status;
-}
-
 fp4moe_status fp4moe_io_safetensors_append(fp4moe_tensors *set, const char *path) {
   struct header header = {0};
-  fp4moe_status status = open_file(set, path);
+  fp4moe_status status = fp4moe_io_tensors_file(set, path);
   if (status != FP4MOE_OK) return status;
   status = read_header(&set->files[set->files_count - 1], &header);
   if (status == FP4MOE_OK) status = take_header(set, &header);

@@ -6,9 +6,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/gguf.h"
 #include "io/json.h"
 #include "io/tensors.h"
 #include "status.h"
+
+fp4moe_status fp4moe_io_tensors_file(fp4moe_tensors *set, const char *path) {
+  struct io_file *files = realloc(set->files, (set->files_count + 1) * sizeof *files);
+  if (!files) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: file list", path);
+  set->files = files;
+  fp4moe_status status = fp4moe_io_file_open(path, &files[set->files_count]);
+  if (status == FP4MOE_OK) set->files_count++;
+  return status;
+}
+
+fp4moe_status fp4moe_io_tensors_add(fp4moe_tensors *set, const char *name,
+                                    struct io_entry **entry) {
+  if (set->count == set->capacity) {
+    size_t capacity = set->capacity ? 2 * set->capacity : 64;
+    struct io_entry *entries = realloc(set->entries, capacity * sizeof *entries);
+    if (!entries) return fp4moe_fail(FP4MOE_NO_MEMORY, "%zu tensors", capacity);
+    set->entries = entries;
+    set->capacity = capacity;
+  }
+  char *copy = strdup(name);
+  if (!copy) return fp4moe_fail(FP4MOE_NO_MEMORY, "tensor '%.200s': name", name);
+  *entry = &set->entries[set->count++];
+  **entry = (struct io_entry){.tensor.name = copy, .file = set->files_count - 1};
+  return FP4MOE_OK;
+}
 
 static int by_name(const void *a, const void *b) {
   const fp4moe_tensor *x = a, *y = b;
@@ -19,9 +45,11 @@ static fp4moe_status sort_names(fp4moe_tensors *set) {
   if (set->count) qsort(set->entries, set->count, sizeof *set->entries, by_name);
   for (size_t i = 1; i < set->count; i++) {
     const fp4moe_tensor *a = &set->entries[i - 1].tensor, *b = &set->entries[i].tensor;
-    if (strcmp(a->name, b->name) == 0)
-      return fp4moe_fail(FP4MOE_INVALID, "tensor '%.200s' is in two files: %s and %s", a->name,
-                         a->file, b->file);
+    if (strcmp(a->name, b->name) != 0) continue;
+    if (set->entries[i - 1].file == set->entries[i].file)
+      return fp4moe_fail(FP4MOE_INVALID, "%s: two tensors are called '%.200s'", a->file, a->name);
+    return fp4moe_fail(FP4MOE_INVALID, "tensor '%.200s' is in two files: %s and %s", a->name,
+                       a->file, b->file);
   }
   return FP4MOE_OK;
 }
@@ -111,17 +139,22 @@ static fp4moe_status open_directory(fp4moe_tensors *set, const char *dir) {
   return status;
 }
 
+static fp4moe_status open_single(fp4moe_tensors *set, const char *path) {
+  struct io_file file;
+  fp4moe_status status = fp4moe_io_file_open(path, &file);
+  if (status != FP4MOE_OK) return status;
+  int is_gguf = fp4moe_io_is_gguf(&file);
+  fp4moe_io_file_close(&file);
+  status = is_gguf ? fp4moe_io_gguf_open(set, path) : fp4moe_io_safetensors_append(set, path);
+  return status == FP4MOE_OK ? sort_names(set) : status;
+}
+
 fp4moe_status fp4moe_tensors_open(const char *path, fp4moe_tensors **tensors) {
   if (!path || !tensors) return fp4moe_fail(FP4MOE_INVALID, "fp4moe_tensors_open: NULL argument");
   fp4moe_tensors *set = calloc(1, sizeof *set);
   if (!set) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: tensor set", path);
-  fp4moe_status status;
-  if (fp4moe_io_is_directory(path)) {
-    status = open_directory(set, path);
-  } else {
-    status = fp4moe_io_safetensors_append(set, path);
-    if (status == FP4MOE_OK) status = sort_names(set);
-  }
+  fp4moe_status status =
+      fp4moe_io_is_directory(path) ? open_directory(set, path) : open_single(set, path);
   if (status != FP4MOE_OK)
     fp4moe_tensors_close(set);
   else
@@ -135,6 +168,7 @@ void fp4moe_tensors_close(fp4moe_tensors *set) {
   for (size_t i = 0; i < set->files_count; i++) fp4moe_io_file_close(&set->files[i]);
   free(set->entries);
   free(set->files);
+  json_decref(set->config);
   free(set);
 }
 

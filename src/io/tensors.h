@@ -1,5 +1,5 @@
-/* tensors.h - a set of tensors from one or more open safetensors files, and what the reader
- * and the writer share: the rules for dtypes, names and shapes. */
+/* tensors.h - a set of tensors from one or more open files, and what the readers and the writer
+ * share: the rules for dtypes, names and shapes. */
 #ifndef FP4MOE_IO_TENSORS_H
 #define FP4MOE_IO_TENSORS_H
 
@@ -18,7 +18,13 @@ struct fp4moe_tensors {
   size_t files_count;
   struct io_entry *entries; /* sorted by name once open */
   size_t count, capacity;
+  struct json_t *config; /* GGUF: what its metadata say (gguf.h); NULL: no GGUF file */
 };
+
+/* Opens a file as the last of the set; a tensor of that file, nameless fields zero. On failure what
+ * was appended stays, for fp4moe_tensors_close. */
+fp4moe_status fp4moe_io_tensors_file(fp4moe_tensors *set, const char *path);
+fp4moe_status fp4moe_io_tensors_add(fp4moe_tensors *set, const char *name, struct io_entry **entry);
 
 /* Opens a safetensors file and appends it and its tensors, in no order. On failure what was
  * appended stays, for fp4moe_tensors_close. */
