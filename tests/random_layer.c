@@ -116,7 +116,7 @@ static double function_of(const fp4moe_activation *a, double limit, double g, do
   case FP4MOE_SITU:
     return soft_cap(g, (double)a->beta) / (1 + exp(-g)) * soft_cap(u, (double)a->linear_beta);
   default:
-    return g > 0 ? g * g : 0;
+    return (g > 0 ? g * g : 0) * u;
   }
 }
 
