@@ -88,8 +88,9 @@ typedef struct fp4moe_checkpoint fp4moe_checkpoint;
  *
  *   status       fp4  what it means
  *   OK            1   desc is complete, the layer can be loaded and run
- *   UNSUPPORTED   1   loads once the caller sets desc.activation: the one that config.json names
- *                     does not exist in this library
+ *   UNSUPPORTED   1   loads once the caller sets desc.activation (its kind is
+ *                     FP4MOE_ACTIVATION_UNKNOWN): the one that config.json names does not exist in
+ *                     this library, or neither config.json nor the tensors' names tell one
  *   UNSUPPORTED   0   the experts are not FP4, or of a family that is known but not read yet: a
  *                     program may skip the layer, saying so
  *   INVALID       0   FP4, but broken: a tensor is missing, unknown or of a wrong dtype or shape,
@@ -102,7 +103,8 @@ typedef struct fp4moe_checkpoint_layer {
   fp4moe_status status;
   const char *reason; /* one line; "" = status is OK */
   /* Sizes and format from the tensors (0 where fp4 is 0), activation and router_weight_on_input
-   * from config.json, else the family's own. precision is BF16: the caller's to change. */
+   * from config.json, else as the models of such names have it. precision is BF16: the caller's to
+   * change. */
   fp4moe_layer_desc desc;
   size_t top_k; /* from config.json; 0 = not known */
   /* Its tensors are [first_tensor, first_tensor + tensor_count) of the set; in GGUF files the

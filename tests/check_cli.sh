@@ -54,6 +54,7 @@ qwen3_nvfp4_modelopt qwen3_nvfp4.ep
 qwen3_nvfp4_ct qwen3_nvfp4
 qwen3_w4a16_modelopt qwen3_nvfp4
 nemotron_nvfp4_modelopt nemotron_nvfp4
+gemma4_nvfp4_modelopt gemma4_nvfp4
 llama4_nvfp4_modelopt llama4_nvfp4'
 classes='f32 1e-5
 bf16 5e-3
@@ -76,6 +77,26 @@ check_layer() {
 echo "$classes" >"$scratch/classes"
 echo "$layers" >"$scratch/layers"
 while read -r checkpoint io; do check_layer "$checkpoint" "$io"; done <"$scratch/layers"
+
+# ---- An activation that only the caller can name
+
+mkdir "$scratch/model"
+cp "$data/gemma4_nvfp4_modelopt.safetensors" "$scratch/model/model.safetensors"
+echo '{"hidden_activation": "quick_gelu"}' >"$scratch/model/config.json"
+expect 2 run "$scratch/model"
+says quick_gelu
+expect 2 run "$scratch/model" --limit 7
+says quick_gelu
+expect 0 inspect "$scratch/model"
+prints 'unknown'
+gemma_io="$data/gemma4_nvfp4.io.safetensors"
+expect 0 run "$scratch/model" --input "$gemma_io" --check y --tolerance 1e-5 --precision f32 \
+  --activation gelu_tanh
+expect 1 run "$scratch/model" --input "$gemma_io" --check y --tolerance 1e-5 --precision f32 \
+  --activation gelu
+expect 2 run "$scratch/model" --activation gelu_tanh --limit 7
+says 'activation.limit is 7'
+rm -r "$scratch/model"
 
 # ---- Output, without input, inspect, explain
 

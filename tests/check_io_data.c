@@ -23,6 +23,7 @@ static const sample samples[] = {{"gptoss_mxfp4", "gptoss_mxfp4.io"},
                                  {"qwen3_nvfp4_ct", "qwen3_nvfp4.ep.io"},
                                  {"qwen3_w4a16_modelopt", "qwen3_nvfp4.io"},
                                  {"nemotron_nvfp4_modelopt", "nemotron_nvfp4.io"},
+                                 {"gemma4_nvfp4_modelopt", "gemma4_nvfp4.io"},
                                  {"llama4_nvfp4_modelopt", "llama4_nvfp4.io"}};
 enum { SAMPLES = sizeof samples / sizeof *samples };
 

@@ -247,7 +247,7 @@ static random_layer *read_gptoss(void) {
 static void test_gptoss(void) {
   io_scratch_open();
   random_layer *m = read_gptoss();
-  m->desc.activation = (fp4moe_activation){FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7};
+  m->desc.activation = (fp4moe_activation){FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0};
   add_layer(m);
   put_gguf("gpt-oss", 4);
   write_out(io_at("a.gguf"));
@@ -275,11 +275,15 @@ static void test_architectures(void) {
     int on_input;
     const char *says;
   } cases[] = {
-      {"qwen3moe", FP4MOE_OK, {FP4MOE_SILU, 1, 0, 0, 0}, 0, ""},
-      {"gptoss", FP4MOE_OK, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7}, 0, ""},
-      {"llama4", FP4MOE_OK, {FP4MOE_SILU, 1, 0, 0, 0}, 1, ""},
-      {"deepseek4", FP4MOE_OK, {FP4MOE_SILU, 1, 0, 0, 10}, 0, ""},
-      {"never-heard", FP4MOE_UNSUPPORTED, {FP4MOE_SILU, 1, 0, 0, 0}, 0, "architecture never-heard"},
+      {"qwen3moe", FP4MOE_OK, {FP4MOE_SILU, 1, 0, 0, 0, 0}, 0, ""},
+      {"gptoss", FP4MOE_OK, {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0}, 0, ""},
+      {"llama4", FP4MOE_OK, {FP4MOE_SILU, 1, 0, 0, 0, 0}, 1, ""},
+      {"deepseek4", FP4MOE_OK, {FP4MOE_SILU, 1, 0, 0, 10, 0}, 0, ""},
+      {"never-heard",
+       FP4MOE_UNSUPPORTED,
+       {FP4MOE_ACTIVATION_UNKNOWN, 1, 0, 0, 0, 0},
+       0,
+       "architecture never-heard"},
   };
   random_layer *m = new_layer(FP4MOE_MXFP4, 32, 32, 0, 1, 3);
   io_scratch_open();

@@ -76,9 +76,10 @@ static fp4moe_status find_top_k(const struct io_config *config, struct io_layer 
   return FP4MOE_OK;
 }
 
-/* Experts in a latent space (Nemotron) have a hidden size of their own. */
+/* Experts in a latent space (Nemotron, Kimi-K3) have a hidden size of their own. */
 static const char *hidden_key(const struct io_config *config) {
   if (fp4moe_io_config_get(config, "moe_latent_size")) return "moe_latent_size";
+  if (fp4moe_io_config_get(config, "routed_expert_hidden_size")) return "routed_expert_hidden_size";
   return fp4moe_io_config_get(config, "embedding_length") ? "embedding_length" : "hidden_size";
 }
 

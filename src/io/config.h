@@ -28,8 +28,8 @@ json_t *fp4moe_io_config_get(const struct io_config *config, const char *key);
 /* Sizes of a checked layer against the config, and top_k from it. INVALID: field, both values. */
 fp4moe_status fp4moe_io_config_sizes(const struct io_config *config, struct io_layer *layer);
 
-/* Fills activation and router_weight_on_input. UNSUPPORTED: an activation the library lacks; the
- * family's own is left in the desc. */
+/* Fills activation and router_weight_on_input. UNSUPPORTED: an activation the library lacks, or
+ * none is told; the desc then has FP4MOE_ACTIVATION_UNKNOWN, gated or not. */
 fp4moe_status fp4moe_io_config_activation(const struct io_config *config, struct io_layer *layer);
 
 #endif

@@ -35,7 +35,7 @@ struct io_family {
   const char *const *projection;       /* [IO_PROJECTIONS] names; NULL: none (ungated) */
   const char *const *part;             /* [IO_PARTS] endings; NULL: the family has none */
   int signature;                       /* the part that, beside codes, tells the family */
-  const fp4moe_activation *activation; /* unless config.json says otherwise */
+  const fp4moe_activation *activation; /* unless prefix or config.json say otherwise */
   int router_weight_on_input;
 };
 

@@ -97,6 +97,8 @@ fp4moe_status fp4moe_io_choose_part(const struct io_layer *from, const fp4moe_la
   fp4moe_status status =
       fp4moe_take_struct(&own, sizeof own, desc ? desc : &from->info.desc, "fp4moe_layer_desc");
   if (status == FP4MOE_OK) status = check_desc(from, &own);
+  if (status == FP4MOE_OK && own.activation.kind == FP4MOE_ACTIVATION_UNKNOWN && *from->info.reason)
+    return fp4moe_fail(from->info.status, "%s", from->info.reason);
   if (status == FP4MOE_OK) status = fp4moe_slice_desc(slice, &own, &part->desc, &part->first);
   if (status != FP4MOE_OK) return status;
   part->split = slice->split;
@@ -113,8 +115,7 @@ fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, 
     return fp4moe_fail(FP4MOE_INVALID, "layer index %zu, but the checkpoint has %zu", i,
                        checkpoint->count);
   const struct io_layer *from = &checkpoint->layers[i];
-  if (!from->info.fp4 || (!desc && from->info.status != FP4MOE_OK))
-    return fp4moe_fail(from->info.status, "%s", from->info.reason);
+  if (!from->info.fp4) return fp4moe_fail(from->info.status, "%s", from->info.reason);
   struct io_part part;
   fp4moe_layer *made;
   fp4moe_status status = fp4moe_io_choose_part(from, desc, slice, &part);
