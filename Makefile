@@ -50,13 +50,16 @@ CORE     := $(KERNELS) $(wildcard src/*.c)
 IO       := $(wildcard src/io/*.c)
 CEILINGS := $(foreach s,$(SUFFIXES),$(wildcard autotune/ceiling_$(s).c))
 TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
-            $(addprefix autotune/,measure.c ceilings.c presets.c)
+            $(addprefix autotune/,measure.c ceilings.c presets.c counters.c)
 TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
 JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
-TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%),$(wildcard tests/*.c)) autotune/presets.c autotune/measure.c autotune/race.c autotune/prove.c
+PFM      := $(shell echo '\#include <perfmon/pfmlib_perf_event.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
+TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%),$(wildcard tests/*.c)) \
+            $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c)
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
 LIBS     := -lm -lpthread
+PFM_LIBS := $(if $(PFM),-lpfm)
 IO_LIBS  := -ljansson
 Q        := $(if $(V),,@)
 say       = $(if $(V),,@echo "  $(1)	$@")
@@ -87,11 +90,12 @@ $(B)/libfp4moe_io.so: $(call obj,$(IO)) $(B)/libfp4moe.so src/fp4moe.map
 	    $(filter %.o,$^) -L$(B) -lfp4moe $(IO_LIBS) -o $@ && ln -sf libfp4moe_io.so $(B)/libfp4moe_io.so.0
 
 $(B)/fp4moe: $(call obj,src/cli/main.c) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
-	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(LIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
-	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(LIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
-	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(JANSSON),$(IO_LIBS)) $(LIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
+$(B)/autotune/counters.o: CPPFLAGS += $(if $(PFM),-DFP4MOE_PFM)
 $(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO)
 
 # Installs nothing and needs a compiler and CUnit; without jansson the file tests are skipped.

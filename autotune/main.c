@@ -3,7 +3,7 @@
  * Run once per machine, when it is quiet. The table is written whole after each problem, so an
  * interrupted run keeps what it has and says how far it came; the next run of the same problems
  * goes on there. Entries of other problems in a table of this host stay; a table of another host
- * is left alone unless --force moves it aside. */
+ * is left alone unless --force moves it aside; one of another version moves aside by itself. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,8 +46,8 @@ static size_t take_old_table(const options *o, const fp4moe_context *ctx, entrie
   if (!old->refused) {
     entries_take(all, old);
     if (old->partial_of == o->count && old->partial < o->count) done = old->partial;
-  } else if (!o->force) {
-    die("%s is not of this host and version, and stays; --force moves it aside: %s", o->output,
+  } else if (!o->force && old->refused != 1) {
+    die("%s is not of this host, and stays; --force moves it aside: %s", o->output,
         old->report);
   } else {
     snprintf(aside, sizeof aside, "%s.old", o->output);

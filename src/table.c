@@ -228,7 +228,7 @@ void fp4moe_table_soft(const fp4moe_host *host, char line[192]) {
 }
 
 static void refuse(reader *r, const char *have, const char *want) {
-  r->table->refused = 1;
+  r->table->refused = r->line ? r->line : 1;
   r->table->recipes = r->table->schedules = 0;
   r->report.needed = 0;
   fp4moe_text_add(&r->report, "line %zu is \"%.120s\", this host and version have \"%.120s\"\n",

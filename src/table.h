@@ -44,7 +44,7 @@ typedef struct fp4moe_schedule_entry {
 
 typedef struct fp4moe_table {
   char path[512];
-  int refused;                /* the header does not fit: no entry is used */
+  size_t refused; /* the line that does not fit: no entry is used. 0: none; 1: the version's */
   size_t partial, partial_of; /* problems done by a run that was interrupted; 0, 0: none was */
   char *report; /* lines: refusal, dropped entries, soft differences, rows not yet tuned */
   size_t recipes, schedules, dropped;

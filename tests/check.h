@@ -30,6 +30,7 @@ void check_tasks(void);
 void check_host(void);
 void check_race(void);
 void check_prove(void);
+void check_counters(void);
 void check_router(void);
 
 /* ---- Registering ---- */

@@ -159,9 +159,22 @@ static void prepare(op_bench *b, op_case *c) {
     c->same_bits = op_same_bits(c->data, c->kernel, c->m, c->panels);
 }
 
+/* One thread, counted: the pool's first is the caller. */
+static double counted_burst(op_bench *b, op_case *c) {
+  burst(b, c, 1, WARM_NS);
+  counters_sample before = counters_read(b->counters);
+  double ns = burst(b, c, 1, BURST_NS);
+  counters_sample after = counters_read(b->counters), d = counters_between(&before, &after);
+  for (int i = 0; i < COUNTERS_EVENTS; i++) c->counts.event[i] += d.event[i];
+  c->counts.task_clock_ns += d.task_clock_ns;
+  c->counts.tsc += d.tsc;
+  c->counted_calls += (double)b->calls;
+  return ns;
+}
+
 static void measure(op_bench *b, op_case *c, size_t round) {
   const ceilings *limit = &b->ceilings[round];
-  c->one_ns[round] = warm_burst(b, c, 1);
+  c->one_ns[round] = counted_burst(b, c);
   c->all_ns[round] = warm_burst(b, c, b->threads);
   double floor_ns = fmax(c->work.bytes / limit->read_gbytes_s,
                          c->work.operations / class_rate(c->precision, limit));
@@ -186,6 +199,7 @@ static void close_bench(op_bench *b) {
     free(b->data[c]);
   }
   free(b->cases);
+  counters_close(b->counters);
   fp4moe_pool_destroy(b->pool);
   fp4moe_context_destroy(b->context);
 }
@@ -200,7 +214,8 @@ int bench_op(const problem *p, int argc, char **argv) {
   const fp4moe_host *host = &b.context->host;
   b.pool = fp4moe_pool_create(b.threads, b.threads <= host->allowed_cores ? host->core_pu : NULL,
                               SPIN_NS);
-  if (!b.pool) die("no memory for threads");
+  b.counters = counters_open();
+  if (!b.pool || !b.counters) die("no memory for threads");
   make_inputs(&b);
   for (size_t i = 0; i < b.count; i++) prepare(&b, &b.cases[i]);
   run_rounds(&b);

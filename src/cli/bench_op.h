@@ -6,6 +6,7 @@
 
 #include "ceilings.h"
 #include "context.h"
+#include "counters.h"
 #include "op_data.h"
 #include "problem.h"
 
@@ -21,6 +22,8 @@ typedef struct op_case {
   op_work work;                                /* of a call */
   double one_ns[OP_ROUNDS], all_ns[OP_ROUNDS]; /* of a call, on one thread, on all together */
   double share[OP_ROUNDS];
+  counters_sample counts; /* of the one thread's bursts, all rounds */
+  double counted_calls;
   int same_bits;
   double err; /* where the kernel does not promise bits */
 } op_case;
@@ -36,6 +39,7 @@ typedef struct op_bench {
   op_case *cases;
   size_t count;
   ceilings ceilings[OP_ROUNDS];
+  counters *counters;
   /* the present burst */
   const op_case *now;
   uint64_t start, least_ns;

@@ -1,6 +1,7 @@
 /* op_report.c - the figures of single kernels as a table or as JSON lines (bench_op.h). A kernel
  * that promises the bits of the C row is held to them; the others show their worst error beside
  * their bound. */
+#include <math.h>
 #include <stdio.h>
 
 #include "bench_op.h"
@@ -26,6 +27,12 @@ static void json_line(const op_bench *b, const op_case *c, const figures *f) {
                            "k", (json_int_t)p->shape.hidden, "threads", (json_int_t)b->threads,
                            "gbytes_s_one", f->gbytes_s_one, "gops_one", f->gops_one, "gbytes_s",
                            f->gbytes_s, "gops", f->gops, "share", f->share);
+  static const char *const names[COUNTERS_EVENTS] = {"cycles", "instructions", "llc_misses"};
+  for (int i = 0; i < COUNTERS_EVENTS; i++)
+    json_object_set_new(line, names[i], json_number(c->counts.event[i] / c->counted_calls));
+  json_object_set_new(line, "task_clock_ns",
+                      json_number(c->counts.task_clock_ns / c->counted_calls));
+  json_object_set_new(line, "tsc", json_number(c->counts.tsc / c->counted_calls));
   json_object_update_new(line, c->kernel->err ? json_pack("{so sI}", "err", json_number(c->err),
                                                           "bound", (json_int_t)c->kernel->err)
                                               : json_pack("{sb}", "same_bits", c->same_bits));
@@ -39,9 +46,12 @@ static void print_columns(const op_bench *b) {
   puts(
       "# share, all threads: of the larger of input bytes / read bandwidth and operations / dots\n"
       "# err: the C row's bits; or worst |y - exact|, and its bound, in 2^-24 * sum|a*w| per 32 k");
-  printf("%-42s %4s  %15s  %7zu threads\n", "", "", "1 thread", b->threads);
-  printf("%-42s %4s  %7s %7s  %7s %7s  %6s  %s\n", "kernel", "rows", "GB/s", "Gop/s", "GB/s",
-         "Gop/s", "share", "err");
+  if (*counters_missing(b->counters))
+    printf("# ipc: instructions a cycle, one thread; - not counted: %s\n",
+           counters_missing(b->counters));
+  printf("%-42s %4s  %21s  %7zu threads\n", "", "", "1 thread", b->threads);
+  printf("%-42s %4s  %7s %7s %5s  %7s %7s  %6s  %s\n", "kernel", "rows", "GB/s", "Gop/s", "ipc",
+         "GB/s", "Gop/s", "share", "err");
 }
 
 /* A rate, or a dash where the op has none. */
@@ -57,7 +67,11 @@ static void print_line(const op_bench *b, const op_case *c, const figures *f) {
   printf(b->takes_rows ? "%4zu " : "   - ", c->m);
   print_rate(f->gbytes_s_one);
   print_rate(f->gops_one);
-  putchar(' ');
+  double ipc = c->counts.event[COUNTERS_INSTRUCTIONS] / c->counts.event[COUNTERS_CYCLES];
+  if (isfinite(ipc))
+    printf(" %5.2f ", ipc);
+  else
+    printf("     - ");
   print_rate(f->gbytes_s);
   print_rate(f->gops);
   printf("  %6.3f  ", f->share);
