@@ -360,7 +360,13 @@ typedef struct fp4moe_batch {
   const fp4moe_team *team;   /* NULL: threads of the context's provider */
 } fp4moe_batch;
 
-/* y = sum over slots of weight * expert(x), experts in ascending id, FP32, rounded once.
+/* y = sum over slots of weight * expert(x), experts in ascending id, FP32, rounded once. An id may
+ * stand in several slots of a token; each adds its own.
+ * Shared experts, which every token visits: where they are FP4 with the same I, they are experts E,
+ * E + 1, ... of this layer (desc.experts counts them), and each token has a slot with their id and
+ * weight 1 (or the shared gate's value) more. Otherwise they are a layer of their own with top_k 1
+ * and ids 0, called after this one with accumulate 1 on the same y; with BF16 or F16 y that rounds
+ * twice. With router_weight_on_input, whose calls have top_k 1, always the latter.
  * Thread-safe with one workspace per call. INVALID (an id >= E, a bad field) and WORKSPACE leave y
  * untouched. */
 FP4MOE_API fp4moe_status fp4moe_layer_forward(fp4moe_layer *layer, const fp4moe_batch *batch,
@@ -444,36 +450,122 @@ FP4MOE_API fp4moe_status fp4moe_layer_forward_routed(fp4moe_layer *layer,
 
 /* ---- The same call in three, for dispatchers of one's own */
 
-/* Rows grouped by expert: rows of expert e are [expert_offsets[e], expert_offsets[e + 1]). */
+/* Rows by expert, in one of two forms.
+ *   grouped  rows of expert e are [expert_offsets[e], expert_offsets[e + 1]) of one matrix
+ *   batched  each expert has a block of max_rows rows, of which the first expert_counts[e] are
+ *            there: the others are neither read nor written. expert_counts is not NULL */
 typedef struct fp4moe_rows {
   size_t struct_size;
-  size_t rows;
-  void *data;              /* [rows][H] */
+  size_t rows;             /* grouped; batched: not read */
+  void *data;              /* [rows][H]; batched: [E][max_rows][H] */
   fp4moe_dtype dtype;      /* F32, F16 or BF16 */
   size_t stride;           /* bytes; 0 = H elements */
-  int64_t *expert_offsets; /* [E + 1], ascending, first 0, last = rows */
+  int64_t *expert_offsets; /* grouped: [E + 1], ascending, first 0, last = rows; NULL with E = 1:
+                              all rows */
+  const int32_t *expert_counts; /* batched: [E], 0..max_rows; NULL: grouped */
+  size_t max_rows;              /* batched: rows of a block; grouped: 0 */
+  size_t expert_stride;         /* batched: bytes from block to block; 0 = max_rows rows */
 } fp4moe_rows;
 
-/* Dispatch: groups the batch's (token, slot) pairs by expert, tokens ascending within one, and
- * copies x (times the router weight when that goes on the input) into rows->data in rows->dtype.
- * On entry rows->rows is the capacity (M * top_k always suffices), on return the number used.
- * row_pair [capacity]: token * top_k + slot of each row. Of the batch only x, ids, weights and map
- * are read. INVALID: too few rows, or as forward. */
+/* How a call runs that has no batch to say so; NULL for it is all zero. */
+typedef struct fp4moe_options {
+  size_t struct_size;
+  size_t threads;          /* 0 = the context's; at most max_threads */
+  fp4moe_stats *stats;     /* NULL = not wanted; of a team, thread 0's counts */
+  const fp4moe_team *team; /* NULL: threads of the context's provider */
+} fp4moe_options;
+
+/* Dispatch: groups (never batched) the batch's (token, slot) pairs by expert, tokens ascending
+ * within one, and copies x (times the router weight when that goes on the input) into rows->data in
+ * rows->dtype. On entry rows->rows is the capacity (M * top_k always suffices), on return the
+ * number used. row_pair [capacity]: token * top_k + slot of each row. Of the batch only x, ids,
+ * weights and map are read. INVALID: too few rows, or as forward. */
 FP4MOE_API fp4moe_status fp4moe_prepare(fp4moe_layer *layer, const fp4moe_batch *batch,
                                         fp4moe_rows *rows, int64_t *row_pair);
 
 /* Experts: out row r = down(activation(gate/up(row r))), unweighted and unreduced, in out->dtype.
- * Both sides have the same rows and offsets (out->expert_offsets is not read). A workspace as for
- * max_tokens = rows, top_k = 1. stats: NULL = not wanted. threads: 0 = the context's. */
+ * out has the form of rows (its offsets or counts are not read) and must not overlap it. A
+ * workspace as for max_tokens = rows, or the sum of counts, and top_k = 1. Errors as forward. */
 FP4MOE_API fp4moe_status fp4moe_experts(fp4moe_layer *layer, const fp4moe_rows *rows,
-                                        const fp4moe_rows *out, size_t threads, void *workspace,
-                                        size_t workspace_bytes, fp4moe_stats *stats);
+                                        const fp4moe_rows *out, const fp4moe_options *options,
+                                        void *workspace, size_t workspace_bytes);
 
 /* Finalize: y of the batch = sum of weight * row over the token's rows (weight 1 when it went on
- * the input), experts ascending. row_pair as prepare wrote it. Rows of other ranks may be missing:
- * they add nothing. */
+ * the input), experts ascending. row_pair as prepare wrote it, rows grouped. Rows of other ranks
+ * may be missing: they add nothing. The three with FP32 rows in between give the bits of the one
+ * call where no token has two slots here and the class is INT8 or I is below 1024. Otherwise the
+ * sums of phase 2 are cut at other places, and results differ within the class's bound. */
 FP4MOE_API fp4moe_status fp4moe_finalize(fp4moe_layer *layer, const fp4moe_batch *batch,
                                          const fp4moe_rows *rows, const int64_t *row_pair);
+
+/* ---- Linear: FP4 matrices without a layer around them
+ *
+ * E matrices [N][K] of one format and class: a dense FP4 linear such as an LM head (E = 1), or one
+ * projection of all experts, for engines that schedule a MoE themselves. It packs, selects kernels,
+ * takes threads and fails as a layer does; where a comment says H, x has K and y has N columns. */
+
+typedef struct fp4moe_linear fp4moe_linear;
+
+typedef struct fp4moe_linear_desc {
+  size_t struct_size;
+  size_t n;       /* N: rows of a matrix, columns of y, 1..2^20 */
+  size_t k;       /* K: a multiple of 32 (MXFP4) or 16 (NVFP4), up to 2^20 */
+  size_t experts; /* E: matrices, 1..65536 */
+  fp4moe_format format;
+  fp4moe_precision precision;
+  fp4moe_input_global input_global; /* class NVFP4; as of a layer */
+  float input_scale;                /* GLOBAL_LAYER: of x; else 0 */
+} fp4moe_linear_desc;
+
+/* As fp4moe_layer_begin, _set_expert (one projection [N][K], by its fields), _finish, ... */
+FP4MOE_API fp4moe_status fp4moe_linear_begin(fp4moe_context *context,
+                                             const fp4moe_linear_desc *desc,
+                                             fp4moe_linear **linear);
+FP4MOE_API fp4moe_status fp4moe_linear_set_expert(fp4moe_linear *linear, size_t e,
+                                                  const fp4moe_projection *matrix);
+FP4MOE_API fp4moe_status fp4moe_linear_finish(fp4moe_linear *linear);
+FP4MOE_API fp4moe_status fp4moe_linear_replan(fp4moe_linear *linear);
+FP4MOE_API void fp4moe_linear_destroy(fp4moe_linear *linear); /* NULL: nothing */
+FP4MOE_API size_t fp4moe_linear_bytes(const fp4moe_linear *linear);
+
+/* As of a layer. Grouped and batched rows: max_tokens = rows, top_k = 1. */
+FP4MOE_API size_t fp4moe_linear_workspace_bytes(const fp4moe_linear *linear,
+                                                const fp4moe_limits *limits);
+FP4MOE_API size_t fp4moe_linear_workspace_min_bytes(const fp4moe_linear *linear,
+                                                    const fp4moe_limits *limits);
+
+/* y row r = matrix[expert of r] * x row r + bias, rows as in fp4moe_experts; x [rows][K], y
+ * [rows][N]. The bits of a row depend on its expert's rows in the call only through their number.
+ */
+FP4MOE_API fp4moe_status fp4moe_matmul_grouped(fp4moe_linear *linear, const fp4moe_rows *x,
+                                               const fp4moe_rows *y, const fp4moe_options *options,
+                                               void *workspace, size_t workspace_bytes);
+
+/* Rows with ids, as ggml's MUL_MAT_ID has them: y[t][s] = matrix[ids[t][s]] * x[t][s % x_slots]. */
+typedef struct fp4moe_indexed {
+  size_t struct_size;
+  size_t tokens;          /* T; 0 is fine */
+  size_t slots;           /* S: ids of a token */
+  const void *x;          /* [T][x_slots][K] */
+  fp4moe_dtype x_dtype;   /* F32, F16 or BF16 */
+  size_t x_slots;         /* S, or 1: all slots of a token share its row (quantised once) */
+  size_t x_slot_stride;   /* bytes; 0 = K elements */
+  size_t x_token_stride;  /* bytes; 0 = x_slots rows */
+  void *y;                /* [T][S][N]; must not overlap x */
+  fp4moe_dtype y_dtype;   /* F32, F16 or BF16 */
+  size_t y_slot_stride;   /* bytes; 0 = N elements */
+  size_t y_token_stride;  /* bytes; 0 = S rows */
+  const void *ids;        /* [T][S]; -1: the row of y is 0 */
+  fp4moe_dtype ids_dtype; /* I32 or I64 */
+  size_t id_slot_stride;  /* bytes; 0 = one id */
+  size_t id_token_stride; /* bytes; 0 = S ids */
+} fp4moe_indexed;
+
+/* A workspace as for max_tokens = T, top_k = S. INVALID (an id >= E, a bad field) and WORKSPACE
+ * leave y untouched. */
+FP4MOE_API fp4moe_status fp4moe_matmul_indexed(fp4moe_linear *linear, const fp4moe_indexed *call,
+                                               const fp4moe_options *options, void *workspace,
+                                               size_t workspace_bytes);
 
 /* ---- Why */
 
@@ -493,6 +585,8 @@ FP4MOE_API fp4moe_status fp4moe_explain(fp4moe_context *context, const fp4moe_la
                                         size_t *needed);
 FP4MOE_API fp4moe_status fp4moe_layer_explain(fp4moe_layer *layer, const fp4moe_problem *problem,
                                               char *buf, size_t cap, size_t *needed);
+FP4MOE_API fp4moe_status fp4moe_linear_explain(fp4moe_linear *linear, const fp4moe_problem *problem,
+                                               char *buf, size_t cap, size_t *needed);
 
 #ifdef __cplusplus
 }

@@ -22,14 +22,16 @@ static fp4moe_status check_stride(const char *name, size_t *stride, size_t row) 
   return FP4MOE_OK;
 }
 
-static fp4moe_status check_batch(const fp4moe_layer *layer, fp4moe_batch *b, int by_offsets) {
+static fp4moe_status check_batch(const fp4moe_call *c, fp4moe_batch *b) {
+  const fp4moe_layer *layer = c->layer;
+  int own_form = !c->form.unreduced;
   fp4moe_status s;
   const struct {
     const char *name;
     const void *pointer;
   } wanted[] = {
       {"x", b->x}, {"y", b->y}, {"topk_ids", b->topk_ids}, {"topk_weights", b->topk_weights}};
-  for (int i = 0; i < (by_offsets ? 2 : 4) && b->tokens; i++)
+  for (int i = 0; i < (own_form ? 4 : 0) && b->tokens; i++)
     if (!wanted[i].pointer) return fp4moe_fail(FP4MOE_INVALID, "batch.%s is NULL", wanted[i].name);
   if ((unsigned)b->x_dtype > FP4MOE_BF16 || (unsigned)b->y_dtype > FP4MOE_BF16)
     return fp4moe_fail(FP4MOE_INVALID, "batch.%s is %d, expected F32, F16 or BF16",
@@ -44,9 +46,10 @@ static fp4moe_status check_batch(const fp4moe_layer *layer, fp4moe_batch *b, int
   if (!b->top_k || b->top_k > 65536 || b->tokens > UINT32_MAX / b->top_k)
     return fp4moe_fail(FP4MOE_INVALID, "batch of %zu tokens x top_k %zu, expected up to 2^32 slots",
                        b->tokens, b->top_k);
-  if (layer->desc.router_weight_on_input && b->top_k != 1 && !by_offsets)
+  if (layer->desc.router_weight_on_input && b->top_k != 1 && own_form)
     return fp4moe_fail(FP4MOE_INVALID, "router weight on input needs top_k 1, the batch has %zu",
                        b->top_k);
+  if (!own_form) return FP4MOE_OK; /* rows.c has seen to its strides */
   if ((s = check_stride("batch.x_stride", &b->x_stride,
                         layer->desc.hidden * fp4moe_dtype_bytes(b->x_dtype))) ||
       (s = check_stride("batch.y_stride", &b->y_stride,
@@ -79,15 +82,19 @@ static fp4moe_status pick_workers(fp4moe_call *c) {
 }
 
 fp4moe_status fp4moe_call_init(fp4moe_call *c, const fp4moe_layer *layer, const fp4moe_plan *plan,
-                               const fp4moe_batch *batch, const int64_t *offsets) {
+                               const fp4moe_batch *batch, const fp4moe_call_form *form) {
   memset(c, 0, sizeof *c);
   c->layer = layer;
   c->plan = plan;
-  c->offsets = offsets;
+  if (form)
+    c->form = *form;
+  else
+    c->form.slots = 1;
   fp4moe_status status = fp4moe_take_struct(&c->batch, sizeof c->batch, batch, "fp4moe_batch");
-  if (status || (status = check_batch(layer, &c->batch, offsets != NULL))) return status;
+  if (status || (status = check_batch(c, &c->batch))) return status;
   if ((status = pick_workers(c))) return status;
-  c->x_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.hidden);
+  if (!form) c->form.id_inner = fp4moe_dtype_bytes(c->batch.ids_dtype);
+  c->x_row_bytes = fp4_row_bytes(plan->act_class, fp4moe_x_columns(&layer->desc));
   c->h_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.intermediate);
   c->cut.runs = fp4moe_cut_runs(layer->desc.hidden, c->batch.tokens);
   return FP4MOE_OK;
@@ -101,7 +108,7 @@ static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 static void size_scratch(fp4moe_call *c) {
   const fp4moe_shape *s = &c->layer->shape;
   size_t panels = 1, unpacked = 0;
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+  for (int phase = fp4moe_first_phase(&c->layer->desc); phase < FP4MOE_PHASES; phase++) {
     size_t k = phase == FP4MOE_DOWN ? s->intermediate : s->hidden;
     for (int b = 0; b <= FP4MOE_BUCKETS; b++) {
       const fp4moe_recipe *r =
@@ -116,8 +123,8 @@ static void size_scratch(fp4moe_call *c) {
   panels += 2; /* a unit rounds up to whole 32-column groups */
   c->panel_bytes = panels * unpacked;
   c->acc_bytes = FP4MOE_ROW_BLOCK * panels * FP4MOE_PANEL * sizeof(float);
-  c->scratch_bytes =
-      c->panel_bytes + 2 * c->acc_bytes + fp4_align(s->hidden * sizeof(float)) + 4096;
+  c->scratch_bytes = c->panel_bytes + 2 * c->acc_bytes +
+                     fp4_align(fp4moe_x_columns(&c->layer->desc) * sizeof(float)) + 4096;
 }
 
 static int has_groups32(const fp4moe_call *c) {
@@ -127,7 +134,8 @@ static int has_groups32(const fp4moe_call *c) {
 /* Few tokens have few units: two of them then may share a 32-column group of h, and the one that
  * ends it last quantises it. Otherwise a unit owns whole groups. */
 static int splits_groups(const fp4moe_call *c) {
-  return has_groups32(c) && c->batch.tokens <= FP4MOE_SPLIT_TOKENS;
+  return has_groups32(c) && !fp4moe_is_linear(&c->layer->desc) &&
+         c->batch.tokens <= FP4MOE_SPLIT_TOKENS;
 }
 
 /* Takes an aligned part of the workspace; base NULL: counts. */
@@ -135,6 +143,17 @@ static void *take(uint8_t *base, size_t *used, size_t bytes) {
   size_t at = *used;
   *used = at + fp4_align(bytes);
   return base ? base + at : NULL;
+}
+
+static size_t layout_h(fp4moe_call *c, uint8_t *start, size_t used, size_t rows, size_t most) {
+  size_t i = c->layer->desc.intermediate;
+  c->h = take(start, &used, rows * c->h_row_bytes);
+  if (splits_groups(c) || fp4moe_call_dynamic(c))
+    c->h_wide = take(start, &used, rows * i * sizeof *c->h_wide);
+  if (fp4moe_call_dynamic(c)) c->h_scale = take(start, &used, rows * sizeof *c->h_scale);
+  if (splits_groups(c))
+    c->group_done = take(start, &used, most * fp4_blocks32(i) * sizeof *c->group_done);
+  return used;
 }
 
 size_t fp4moe_call_layout(fp4moe_call *c, uint8_t *base, size_t piece) {
@@ -152,34 +171,29 @@ size_t fp4moe_call_layout(fp4moe_call *c, uint8_t *base, size_t piece) {
   c->notice = take(start, &used, sizeof *c->notice);
   c->total = take(start, &used, experts * sizeof *c->total);
   c->cursor = take(start, &used, experts * sizeof *c->cursor);
+  c->offsets = take(start, &used, (experts + 1) * sizeof *c->offsets);
   c->active = take(start, &used, most * sizeof *c->active);
   c->order = take(start, &used, most * sizeof *c->order);
-  c->unit_first = take(start, &used, (most + 1) * sizeof *c->unit_first);
-  c->done = take(start, &used, ranges * c->layer->shape.panels2 * sizeof *c->done);
+  c->block_first = take(start, &used, (most + 1) * sizeof *c->block_first);
   c->row_token = take(start, &used, rows * sizeof *c->row_token);
   c->row_weight = take(start, &used, rows * sizeof *c->row_weight);
   c->x_row = take(start, &used, rows * sizeof *c->x_row);
   c->h_row = take(start, &used, rows * sizeof *c->h_row);
+  c->y_row = take(start, &used, rows * sizeof *c->y_row);
   c->x = take(start, &used, (fp4moe_call_x_by_row(c) ? rows : piece) * c->x_row_bytes);
-  c->h = take(start, &used, rows * c->h_row_bytes);
-  size_t i = c->layer->desc.intermediate;
-  if (splits_groups(c) || fp4moe_call_dynamic(c))
-    c->h_wide = take(start, &used, rows * i * sizeof *c->h_wide);
-  if (fp4moe_call_dynamic(c)) {
-    c->x_scale = take(start, &used, piece * sizeof *c->x_scale);
-    c->h_scale = take(start, &used, rows * sizeof *c->h_scale);
+  if (fp4moe_call_dynamic(c)) c->x_scale = take(start, &used, piece * sizeof *c->x_scale);
+  if (!fp4moe_is_linear(&c->layer->desc)) used = layout_h(c, start, used, rows, most);
+  if (!c->form.unreduced) {
+    c->done = take(start, &used, ranges * c->layer->shape.panels2 * sizeof *c->done);
+    c->partial = take(start, &used, c->cut.runs * piece * c->partial_stride * sizeof(float));
   }
-  if (splits_groups(c)) {
-    c->group_done = take(start, &used, most * fp4_blocks32(i) * sizeof *c->group_done);
-  }
-  c->partial = take(start, &used, c->cut.runs * piece * c->partial_stride * sizeof(float));
   c->scratch = take(start, &used, c->workers * c->scratch_bytes);
   return used + FP4MOE_ALIGN;
 }
 
 /* ---- Ids ---- */
 
-/* By offsets: the expert whose range holds the row. */
+/* By expert: the one whose range holds the row. */
 static int64_t expert_of_row(const fp4moe_call *c, size_t row) {
   size_t lo = 0, hi = c->layer->desc.experts;
   while (hi - lo > 1) {
@@ -193,29 +207,47 @@ static int64_t expert_of_row(const fp4moe_call *c, size_t row) {
 }
 
 static int64_t id_at(const fp4moe_call *c, size_t token, size_t slot) {
-  const uint8_t *row = (const uint8_t *)c->batch.topk_ids + token * c->batch.ids_stride;
+  size_t slots = c->form.slots;
+  const uint8_t *at = (const uint8_t *)c->batch.topk_ids + token / slots * c->batch.ids_stride +
+                      (token % slots + slot) * c->form.id_inner;
   int32_t id32;
   int64_t id64;
   if (c->batch.ids_dtype == FP4MOE_I64) {
-    memcpy(&id64, row + 8 * slot, sizeof id64);
+    memcpy(&id64, at, sizeof id64);
     return id64;
   }
-  memcpy(&id32, row + 4 * slot, sizeof id32);
+  memcpy(&id32, at, sizeof id32);
   return id32;
 }
 
 int64_t fp4moe_call_expert(const fp4moe_call *c, size_t token, size_t slot) {
-  if (c->offsets) return expert_of_row(c, token);
+  if (fp4moe_call_by_expert(c)) return expert_of_row(c, token);
   int64_t id = id_at(c, token, slot);
   return id >= 0 && c->batch.expert_map ? c->batch.expert_map[id] : id;
 }
 
 float fp4moe_call_weight(const fp4moe_call *c, size_t token, size_t slot) {
   float w;
-  if (c->offsets) return 1;
+  if (c->form.unreduced) return 1;
   memcpy(&w, (const uint8_t *)c->batch.topk_weights + token * c->batch.weights_stride + 4 * slot,
          sizeof w);
   return w;
+}
+
+/* Bytes to row (token, slot), or by expert to the row of the block. */
+static size_t row_at(const fp4moe_call *c, size_t token, size_t slot, size_t outer, size_t inner) {
+  size_t slots = c->form.slots;
+  if (!c->form.counts) return token / slots * outer + (token % slots + slot) * inner;
+  size_t e = (size_t)expert_of_row(c, token);
+  return e * outer + (token - (size_t)c->offsets[e]) * inner;
+}
+
+const void *fp4moe_call_x(const fp4moe_call *c, size_t token) {
+  return (const uint8_t *)c->batch.x + row_at(c, token, 0, c->batch.x_stride, c->form.x_inner);
+}
+
+void *fp4moe_call_y(const fp4moe_call *c, size_t token, size_t slot) {
+  return (uint8_t *)c->batch.y + row_at(c, token, slot, c->batch.y_stride, c->form.y_inner);
 }
 
 fp4moe_status fp4moe_call_check_id(const fp4moe_call *c, size_t token, size_t slot) {
@@ -223,8 +255,8 @@ fp4moe_status fp4moe_call_check_id(const fp4moe_call *c, size_t token, size_t sl
   size_t experts = c->layer->desc.experts, ids = b->expert_map ? b->expert_map_count : experts;
   int64_t id = id_at(c, token, slot);
   if (id < -1 || (id >= 0 && (uint64_t)id >= ids))
-    return fp4moe_fail(FP4MOE_INVALID, "topk_ids[%zu][%zu] is %lld, expected -1..%zu", token, slot,
-                       (long long)id, ids - 1);
+    return fp4moe_fail(FP4MOE_INVALID, "topk_ids[%zu][%zu] is %lld, expected -1..%zu",
+                       token / c->form.slots, token % c->form.slots + slot, (long long)id, ids - 1);
   if (id < 0 || !b->expert_map) return FP4MOE_OK;
   int32_t e = b->expert_map[id];
   if (e < -1 || (e >= 0 && (size_t)e >= experts))
@@ -281,12 +313,20 @@ static void cut_runs(fp4moe_call *c) {
   cut->even_runs = all / run_cost[cut->run_order[0]];
 }
 
+static void copy_offsets(const fp4moe_call *c) {
+  c->offsets[0] = 0;
+  for (size_t e = 0; e < c->layer->desc.experts; e++)
+    c->offsets[e + 1] =
+        c->form.offsets ? c->form.offsets[e + 1] : c->offsets[e] + c->form.counts[e];
+}
+
 fp4moe_status fp4moe_call_count(fp4moe_call *c) {
   size_t experts = c->layer->desc.experts;
   memset(c->total, 0, experts * sizeof *c->total);
+  if (fp4moe_call_by_expert(c)) copy_offsets(c);
   for (size_t t = 0; t < c->batch.tokens; t++)
     for (size_t s = 0; s < c->batch.top_k; s++) {
-      fp4moe_status status = c->offsets ? FP4MOE_OK : fp4moe_call_check_id(c, t, s);
+      fp4moe_status status = fp4moe_call_by_expert(c) ? FP4MOE_OK : fp4moe_call_check_id(c, t, s);
       if (status) return status;
       int64_t e = fp4moe_call_expert(c, t, s);
       if (e >= 0) c->total[e]++;
@@ -301,7 +341,7 @@ fp4moe_status fp4moe_call_count(fp4moe_call *c) {
     for (int p = 0; p < FP4MOE_PHASES; p++)
       a->recipe[p] = fp4moe_plan_recipe(c->plan, (const void *)a->record, p, a->total);
   }
-  if (c->actives) cut_runs(c);
+  if (c->actives && !c->form.unreduced) cut_runs(c);
   return FP4MOE_OK;
 }
 
@@ -315,25 +355,32 @@ static void place_rows(fp4moe_call *c) {
       c->row_token[row] = (uint32_t)t;
       c->row_weight[row] = c->layer->desc.router_weight_on_input ? 1 : w;
       c->x_row[row] = c->x + (fp4moe_call_x_by_row(c) ? row : t) * c->x_row_bytes;
-      c->h_row[row] = c->h + row * c->h_row_bytes;
+      if (c->h) c->h_row[row] = c->h + row * c->h_row_bytes;
+      if (c->form.unreduced) c->y_row[row] = fp4moe_call_y(c, c->token0 + t, s);
     }
 }
 
-/* w13 panels of one phase-1 unit. */
-static size_t unit_panels(const fp4moe_call *c) {
+static size_t phase_panels(const fp4moe_call *c, int phase) {
+  return phase == FP4MOE_DOWN ? c->layer->shape.panels2 : c->layer->shape.panels13;
+}
+
+/* Panels of a unit that has rows of one expert. */
+static size_t unit_panels(const fp4moe_call *c, int phase) {
   size_t pair = c->layer->shape.gated ? 2 : 1;
+  if (phase == FP4MOE_DOWN) return 1;
   return has_groups32(c) && !splits_groups(c) ? 2 * pair : pair;
 }
 
-static size_t groups13(const fp4moe_call *c) {
-  return (c->layer->shape.panels13 + unit_panels(c) - 1) / unit_panels(c);
+/* Such units of a row block. */
+static size_t block_units(const fp4moe_call *c, int phase) {
+  return (phase_panels(c, phase) + unit_panels(c, phase) - 1) / unit_panels(c, phase);
 }
 
 static size_t row_blocks(const fp4moe_active *a) {
   return (a->rows + FP4MOE_ROW_BLOCK - 1) / FP4MOE_ROW_BLOCK;
 }
 
-/* Rows of an expert's phase-1 unit that cost time. */
+/* Rows of an expert's row block that cost time. */
 static size_t unit_rows(const fp4moe_active *a) {
   size_t blocks = row_blocks(a);
   return blocks ? (size_t)row_cost((a->rows + blocks - 1) / blocks) : 0;
@@ -358,12 +405,12 @@ static void order_experts(fp4moe_call *c) {
   }
   for (size_t i = 0; i < c->actives; i++)
     c->order[at[STEPS - 1 - log_step(unit_rows(&c->active[i]))]++] = (uint32_t)i;
-  size_t units = 0;
+  size_t blocks = 0;
   for (size_t i = 0; i < c->actives; i++) {
-    c->unit_first[i] = units;
-    units += row_blocks(&c->active[c->order[i]]) * groups13(c);
+    c->block_first[i] = blocks;
+    blocks += row_blocks(&c->active[c->order[i]]);
   }
-  c->unit_first[c->actives] = units;
+  c->block_first[c->actives] = blocks;
 }
 
 void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
@@ -393,7 +440,7 @@ void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
   order_experts(c);
   c->cut.ranges = (tokens + FP4MOE_TOKEN_BLOCK - 1) / FP4MOE_TOKEN_BLOCK;
   c->cut.range = (tokens + c->cut.ranges - 1) / c->cut.ranges;
-  size_t ends = c->cut.ranges * c->layer->shape.panels2;
+  size_t ends = c->form.unreduced ? 0 : c->cut.ranges * c->layer->shape.panels2;
   for (size_t i = 0; i < ends; i++) atomic_init(&c->done[i], 0);
   size_t groups = splits_groups(c) ? fp4_blocks32(c->layer->desc.intermediate) : 0;
   for (size_t i = 0; i < c->actives * groups; i++) atomic_init(&c->group_done[i], 0);
@@ -401,30 +448,35 @@ void fp4moe_call_group(fp4moe_call *c, size_t token0, size_t tokens) {
 
 /* ---- Units ---- */
 
+/* Do the phase's units have rows of one expert? */
+static int by_blocks(const fp4moe_call *c, int phase) {
+  return phase == FP4MOE_GATE_UP || c->form.unreduced;
+}
+
 size_t fp4moe_call_units(const fp4moe_call *c, int phase) {
-  if (phase == FP4MOE_GATE_UP) return c->unit_first[c->actives];
+  if (by_blocks(c, phase)) return c->block_first[c->actives] * block_units(c, phase);
   return c->cut.runs * c->cut.ranges * c->layer->shape.panels2;
 }
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
-size_t fp4moe_call_unit1(const fp4moe_call *c, size_t unit, size_t n, fp4moe_unit1 *u) {
-  size_t lo = 0, hi = c->actives;
+size_t fp4moe_call_unit1(const fp4moe_call *c, int phase, size_t unit, size_t n, fp4moe_unit1 *u) {
+  size_t all = block_units(c, phase), width = unit_panels(c, phase);
+  size_t block = unit / all, first = unit % all, lo = 0, hi = c->actives;
   while (hi - lo > 1) {
     size_t mid = (lo + hi) / 2;
-    if (c->unit_first[mid] <= unit)
+    if (c->block_first[mid] <= block)
       lo = mid;
     else
       hi = mid;
   }
   const fp4moe_active *a = &c->active[c->order[lo]];
-  size_t groups = groups13(c), local = unit - c->unit_first[lo], width = unit_panels(c);
-  size_t blocks = row_blocks(a), b = local / groups, group = local % groups;
+  size_t blocks = row_blocks(a), b = block - c->block_first[lo];
   size_t from = a->rows * b / blocks, to = a->rows * (b + 1) / blocks;
-  size_t most = (a->recipe[FP4MOE_GATE_UP]->panels + width - 1) / width;
-  size_t done = min_size(min_size(n, most), groups - group);
-  *u = (fp4moe_unit1){a, a->first + from, to - from, group * width,
-                      min_size(done * width, c->layer->shape.panels13 - group * width)};
+  size_t most = (a->recipe[phase]->panels + width - 1) / width;
+  size_t done = min_size(min_size(n, most), all - first);
+  *u = (fp4moe_unit1){a, a->first + from, to - from, first * width,
+                      min_size(done * width, phase_panels(c, phase) - first * width)};
   return done;
 }
 
@@ -463,10 +515,10 @@ void fp4moe_active_rows(const fp4moe_call *c, const fp4moe_active *a, size_t tok
 size_t fp4moe_call_most(const fp4moe_call *c, int phase) {
   size_t units = fp4moe_call_units(c, phase), all = 0, dearest = 1;
   for (size_t i = 0; i < c->actives; i++) {
-    all += unit_rows(&c->active[i]) * row_blocks(&c->active[i]) * groups13(c);
+    all += unit_rows(&c->active[i]) * row_blocks(&c->active[i]) * block_units(c, phase);
     if (unit_rows(&c->active[i]) > dearest) dearest = unit_rows(&c->active[i]);
   }
-  double even = phase == FP4MOE_GATE_UP
+  double even = by_blocks(c, phase)
                     ? (double)all / (double)dearest
                     : c->cut.even_runs * (double)(units / c->cut.runs); /* units of the dearest */
   size_t most = (size_t)(even / (double)(c->share * c->workers));
@@ -478,8 +530,8 @@ double fp4moe_unit_cost(const fp4moe_call *c, int phase, size_t unit) {
   double rows = 0;
   fp4moe_unit1 u1;
   fp4moe_unit2 u2;
-  if (phase == FP4MOE_GATE_UP) {
-    fp4moe_call_unit1(c, unit, 1, &u1);
+  if (by_blocks(c, phase)) {
+    fp4moe_call_unit1(c, phase, unit, 1, &u1);
     return row_cost(u1.rows) * (double)(u1.panels * k);
   }
   fp4moe_call_unit2(c, unit, 1, &u2);

@@ -35,6 +35,18 @@ typedef struct fp4moe_cut {
 
 typedef struct fp4moe_call fp4moe_call;
 
+/* A call whose rows do not lie as those of a batch, [token] in x and in y. In every form but the
+ * batch's own y is unreduced: it has a row for each row that an expert works on. The strides of the
+ * batch lead from token to token, or from an expert's block to the next; these lead on within. */
+typedef struct fp4moe_call_form {
+  int unreduced;
+  size_t slots; /* x has rows of its own for so many slots, each a token of top_k 1; else 1 */
+  size_t x_inner, y_inner; /* bytes: slot to slot, or row to row of a block */
+  size_t id_inner;         /* bytes: slot to slot */
+  const int64_t *offsets;  /* [E + 1] grouped by expert, no ids; else NULL */
+  const int32_t *counts;   /* [E] in blocks by expert, no ids; else NULL */
+} fp4moe_call_form;
+
 /* Does the first of n units from `unit` on, together where they are neighbours; returns how many.
  */
 typedef size_t fp4moe_unit_fn(const fp4moe_call *call, size_t unit, size_t n, uint8_t *scratch);
@@ -66,8 +78,8 @@ typedef struct fp4moe_notice {
 struct fp4moe_call {
   const fp4moe_layer *layer;
   const fp4moe_plan *plan;
-  fp4moe_batch batch;     /* strides filled in */
-  const int64_t *offsets; /* fp4moe_experts: rows by expert instead of ids; else NULL */
+  fp4moe_batch batch; /* strides filled in */
+  fp4moe_call_form form;
   size_t workers, share;
   size_t x_row_bytes, h_row_bytes;
   fp4moe_cut cut;
@@ -75,15 +87,17 @@ struct fp4moe_call {
   /* Workspace */
   uint32_t *total;       /* [E] rows in the call */
   uint32_t *cursor;      /* [E] */
+  int64_t *offsets;      /* [E + 1] rows by expert instead of ids: where each expert's begin */
   fp4moe_active *active; /* [actives], expert ascending */
   size_t actives;
   uint32_t *order;     /* [actives], dear units first */
-  size_t *unit_first;  /* [actives + 1], phase-1 units of order[i] */
+  size_t *block_first; /* [actives + 1], row blocks of order[i] */
   atomic_uint *done;   /* [ranges][output panels] runs finished */
   size_t piece;        /* tokens a piece holds */
   uint32_t *row_token; /* [piece * top_k], within the piece */
   float *row_weight;
   const void **x_row, **h_row;
+  void **y_row;             /* unreduced: where the row's output goes */
   uint8_t *x, *h;           /* activation rows of tokens (rows: x_by_row), of rows */
   float *x_scale, *h_scale; /* dynamic globals: 1/G of tokens, of rows; else NULL */
   float *h_wide; /* split groups, dynamic globals: [rows][I] before the quantiser, else NULL */
@@ -106,10 +120,13 @@ size_t fp4moe_dtype_bytes(fp4moe_dtype dtype);
 int fp4moe_call_x_by_row(const fp4moe_call *call);
 int fp4moe_call_dynamic(const fp4moe_call *call);
 
-/* Checks the batch and fills the call but for its workspace. */
+/* Checks the batch and fills the call but for its workspace. form: NULL = the batch's own. */
 fp4moe_status fp4moe_call_init(fp4moe_call *call, const fp4moe_layer *layer,
                                const fp4moe_plan *plan, const fp4moe_batch *batch,
-                               const int64_t *offsets);
+                               const fp4moe_call_form *form);
+
+/* Does the call (forward.c); the workspace may be short. */
+fp4moe_status fp4moe_call_run(fp4moe_call *call, void *workspace, size_t bytes);
 
 /* Lays the workspace out for pieces of `piece` tokens; base NULL only counts. Returns the bytes. */
 size_t fp4moe_call_layout(fp4moe_call *call, uint8_t *base, size_t piece);
@@ -128,6 +145,15 @@ fp4moe_status fp4moe_call_check_id(const fp4moe_call *call, size_t token, size_t
 int64_t fp4moe_call_expert(const fp4moe_call *call, size_t token, size_t slot);
 float fp4moe_call_weight(const fp4moe_call *call, size_t token, size_t slot);
 
+/* Do experts come with the rows, instead of ids with the tokens? */
+static inline int fp4moe_call_by_expert(const fp4moe_call *call) {
+  return call->form.offsets || call->form.counts;
+}
+
+/* Where the x of a token lies, and unreduced the y of a slot. */
+const void *fp4moe_call_x(const fp4moe_call *call, size_t token);
+void *fp4moe_call_y(const fp4moe_call *call, size_t token, size_t slot);
+
 /* Runs of phase 2, at most: from H and the tokens of the call. */
 size_t fp4moe_cut_runs(size_t hidden, size_t tokens);
 
@@ -141,13 +167,15 @@ size_t fp4moe_call_most(const fp4moe_call *call, int phase);
 
 /* Units are small, so that many workers are even: phase 1 a gate and an up panel, phase 2 one
  * output panel. A worker that has taken n of them from `unit` on does neighbours together, up to
- * the width of the recipe. These say where the first of them lie, and return how many they are. */
+ * the width of the recipe. These say where the first of them lie, and return how many they are.
+ * Unreduced, phase 2 has units of the first kind too: rows of one expert. */
 typedef struct fp4moe_unit1 {
   const fp4moe_active *active;
   size_t row, rows;     /* in the row arrays */
-  size_t panel, panels; /* w13 panels */
+  size_t panel, panels; /* of the phase's matrix */
 } fp4moe_unit1;
-size_t fp4moe_call_unit1(const fp4moe_call *call, size_t unit, size_t n, fp4moe_unit1 *u);
+size_t fp4moe_call_unit1(const fp4moe_call *call, int phase, size_t unit, size_t n,
+                         fp4moe_unit1 *u);
 
 typedef struct fp4moe_unit2 {
   size_t run, range, token, tokens; /* tokens of the piece */

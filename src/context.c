@@ -162,30 +162,37 @@ fp4moe_status fp4moe_context_select(fp4moe_context *ctx, const fp4moe_layer_desc
   return status;
 }
 
-fp4moe_status fp4moe_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
-                             const fp4moe_problem *problem, char *buf, size_t cap, size_t *needed) {
-  fp4moe_layer_desc d;
+fp4moe_status fp4moe_context_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                                     const fp4moe_problem *problem, char *buf, size_t cap,
+                                     size_t *needed) {
   fp4moe_problem p;
   char about[2048] = "";
   fp4moe_text t = {buf, cap, 0}, table_about = {about, sizeof about, 0};
-  fp4moe_status status = fp4moe_take_struct(&d, sizeof d, desc, "fp4moe_layer_desc");
-  if (!status) status = fp4moe_take_struct(&p, sizeof p, problem, "fp4moe_problem");
-  if (d.input_scale_gate_up == 0 && d.input_scale_down == 0 && fp4moe_reads_layer_scales(&d))
-    d.input_scale_gate_up = d.input_scale_down = 1; /* not known yet, and they choose nothing */
-  if (!status) status = fp4moe_layer_desc_check(&d);
+  fp4moe_status status = fp4moe_take_struct(&p, sizeof p, problem, "fp4moe_problem");
   if (status) return status;
   pthread_mutex_lock(&ctx->table_lock);
   table_text(ctx, &table_about);
   const fp4moe_table *table = ctx->table && !ctx->table->refused ? ctx->table : NULL;
   fp4moe_selector s = {&ctx->host, &ctx->request, table};
-  status = fp4moe_report(&s, &d, &p, about, &t);
+  status = fp4moe_report(&s, desc, &p, about, &t);
   pthread_mutex_unlock(&ctx->table_lock);
   return status ? status : finish_text(&t, needed);
 }
 
+fp4moe_status fp4moe_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                             const fp4moe_problem *problem, char *buf, size_t cap, size_t *needed) {
+  fp4moe_layer_desc d;
+  fp4moe_status status = fp4moe_take_struct(&d, sizeof d, desc, "fp4moe_layer_desc");
+  if (status) return status;
+  if (d.input_scale_gate_up == 0 && d.input_scale_down == 0 && fp4moe_reads_layer_scales(&d))
+    d.input_scale_gate_up = d.input_scale_down = 1; /* not known yet, and they choose nothing */
+  status = fp4moe_layer_desc_check(&d);
+  return status ? status : fp4moe_context_explain(ctx, &d, problem, buf, cap, needed);
+}
+
 fp4moe_status fp4moe_layer_explain(fp4moe_layer *layer, const fp4moe_problem *problem, char *buf,
                                    size_t cap, size_t *needed) {
-  return fp4moe_explain(layer->ctx, &layer->desc, problem, buf, cap, needed);
+  return fp4moe_context_explain(layer->ctx, &layer->desc, problem, buf, cap, needed);
 }
 
 /* ---- Life ---- */

@@ -27,4 +27,9 @@ void fp4moe_context_release(fp4moe_context *ctx, void *memory, size_t bytes);
 fp4moe_status fp4moe_context_select(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
                                     fp4moe_plan *plan);
 
+/* fp4moe_explain of a desc that was checked. */
+fp4moe_status fp4moe_context_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                                     const fp4moe_problem *problem, char *buf, size_t cap,
+                                     size_t *needed);
+
 #endif

@@ -1,8 +1,8 @@
 /* dispatch.c - prepare and finalize as calls of their own, for dispatchers (fp4moe.h).
  *
  * prepare copies tokens into rows grouped by expert; finalize adds expert rows into tokens. Both
- * take the checks and the id rules of the fused call (call.c); experts, between them, is the fused
- * call over rows with weight 1 (forward.c). */
+ * take the checks and the id rules of the fused call (call.c); experts, between them, is in rows.c.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +44,9 @@ static fp4moe_status begin(dispatch *d, fp4moe_layer *layer, const fp4moe_batch 
   if ((unsigned)d->rows.dtype > FP4MOE_BF16)
     return fp4moe_fail(FP4MOE_INVALID, "rows.dtype is %d, expected F32, F16 or BF16",
                        (int)d->rows.dtype);
+  if (d->rows.expert_counts || d->rows.max_rows)
+    return fp4moe_fail(FP4MOE_INVALID, "rows.%s is set: prepare and finalize take grouped rows",
+                       d->rows.expert_counts ? "expert_counts" : "max_rows");
   size_t bytes = layer->desc.hidden * fp4moe_dtype_bytes(d->rows.dtype);
   if (!d->rows.stride) d->rows.stride = bytes;
   if (d->rows.stride < bytes || (d->rows.rows && !d->rows.data) || !row_pair ||

@@ -5,7 +5,8 @@
  *             (dynamic globals, quantise.c: a phase of its own brings h into that form)
  *   phase 2   unit (run of experts, tokens, output panels): matmul, bias, router weight, added into
  *             the unit's own piece of the run's partial sums; the unit that ends a piece last adds
- *             the runs in ascending order and writes y
+ *             the runs in ascending order and writes y. Where y has a row for each row (rows.c):
+ *             unit (expert, rows, output panels): matmul, bias, store
  *
  * The workers of a phase are threads of a provider, or the caller's own team, which runs the whole
  * call on every thread (SPMD) and meets at barriers; thread 0 then groups and resets counters.
@@ -146,7 +147,7 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
   const fp4moe_shape *s = &c->layer->shape;
   const fp4moe_activation *a = &c->layer->desc.activation;
   fp4moe_unit1 u;
-  size_t done = fp4moe_call_unit1(c, unit, n, &u);
+  size_t done = fp4moe_call_unit1(c, FP4MOE_GATE_UP, unit, n, &u);
   float *acc = (float *)(void *)(scratch + c->panel_bytes);
   float *h = (float *)(void *)(scratch + c->panel_bytes + c->acc_bytes);
   const float *global = (const void *)(u.active->record + s->globals);
@@ -178,44 +179,47 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
   return done;
 }
 
-/* Rows of one segment of a phase-2 unit into the unit's piece of the partial sums. */
-static void add_segment(const fp4moe_call *c, const fp4moe_unit2 *u, size_t segment,
-                        uint8_t *scratch, float *sum) {
+/* Columns [k0, k0 + k) of rows of an expert times output panels: what combine then adds. */
+static fp4moe_combine_args multiply_down(const fp4moe_call *c, const fp4moe_active *a, size_t row,
+                                         size_t rows, size_t panel, size_t panels, size_t k0,
+                                         size_t k, uint8_t *scratch) {
   const fp4moe_shape *s = &c->layer->shape;
-  const fp4moe_active *a = &c->active[segment / c->cut.k_parts];
   const fp4moe_record *record = (const void *)a->record;
   const float *global = (const void *)(a->record + s->globals);
   const float *bias = (const void *)(a->record + s->b2);
-  size_t part = segment % c->cut.k_parts, parts = c->cut.k_parts, k = s->intermediate, row, rows;
+  int of_x = fp4moe_is_linear(&c->layer->desc);
+  float *acc = (float *)(void *)(scratch + c->panel_bytes);
+  product x = {a, FP4MOE_DOWN, panel, panels, k0, k, (of_x ? c->x_row : c->h_row) + row, rows, acc};
+  multiply(c, &x, scratch);
+  if (of_x ? c->x_scale : c->h_scale)
+    fp4moe_scale_rows(c, FP4MOE_DOWN, row, rows, FP4MOE_PANEL * panels, acc);
+  return (fp4moe_combine_args){
+      .m = rows,
+      .panels = panels,
+      .acc = acc,
+      .acc_stride = FP4MOE_PANEL * panels,
+      .scale = fp4moe_sum_scale(c, a->record, FP4MOE_DOWN, global[2]),
+      .bias = !k0 && record->flags & FP4MOE_RECORD_BIAS_2 ? bias + panel * FP4MOE_PANEL : NULL,
+      .weight = c->row_weight + row,
+  };
+}
+
+/* Rows of one segment of a phase-2 unit into the unit's piece of the partial sums. */
+static void add_segment(const fp4moe_call *c, const fp4moe_unit2 *u, size_t segment,
+                        uint8_t *scratch, float *sum) {
+  const fp4moe_active *a = &c->active[segment / c->cut.k_parts];
+  size_t part = segment % c->cut.k_parts, parts = c->cut.k_parts, row, rows;
+  size_t k = c->layer->shape.intermediate;
   size_t k0 = k * part / parts / 32 * 32,
          k1 = part + 1 == parts ? k : k * (part + 1) / parts / 32 * 32;
   fp4moe_active_rows(c, a, u->token, u->tokens, &row, &rows);
   while (rows) {
     size_t m = rows < FP4MOE_ROW_BLOCK ? rows : FP4MOE_ROW_BLOCK;
-    product x = {a,
-                 FP4MOE_DOWN,
-                 u->panel,
-                 u->panels,
-                 k0,
-                 k1 - k0,
-                 c->h_row + row,
-                 m,
-                 (float *)(void *)(scratch + c->panel_bytes)};
-    multiply(c, &x, scratch);
-    if (c->h_scale) fp4moe_scale_rows(c, FP4MOE_DOWN, row, m, FP4MOE_PANEL * u->panels, x.acc);
-    fp4moe_combine_args args = {
-        .m = m,
-        .panels = u->panels,
-        .acc = x.acc,
-        .acc_stride = FP4MOE_PANEL * u->panels,
-        .scale = fp4moe_sum_scale(c, a->record, FP4MOE_DOWN, global[2]),
-        .bias =
-            !part && record->flags & FP4MOE_RECORD_BIAS_2 ? bias + u->panel * FP4MOE_PANEL : NULL,
-        .weight = c->row_weight + row,
-        .index = c->row_token + row,
-        .y = sum,
-        .y_stride = c->partial_stride,
-    };
+    fp4moe_combine_args args =
+        multiply_down(c, a, row, m, u->panel, u->panels, k0, k1 - k0, scratch);
+    args.index = c->row_token + row;
+    args.y = sum;
+    args.y_stride = c->partial_stride;
     c->plan->combine->fn.combine(&args);
     row += m;
     rows -= m;
@@ -250,9 +254,55 @@ static size_t unit_down(const fp4moe_call *c, size_t unit, size_t n, uint8_t *sc
   return units;
 }
 
+/* ---- Units of phase 2 whose rows are not added up ---- */
+
+/* Columns of one row of y. A linear's last panel may be wider than its row. */
+static void store_row(const fp4moe_call *c, size_t row, size_t column, size_t columns,
+                      const float *sum) {
+  size_t bytes = fp4moe_dtype_bytes(c->batch.y_dtype), left = c->layer->desc.hidden - column;
+  size_t n = columns < left ? columns : left, whole = n / FP4MOE_PANEL * FP4MOE_PANEL;
+  uint8_t *y = (uint8_t *)c->y_row[row] + column * bytes;
+  float tail[FP4MOE_PANEL];
+  if (whole) c->plan->store->fn.store(whole, 1, sum, 0, c->batch.y_dtype, 0, y);
+  if (n == whole) return;
+  c->plan->store->fn.store(FP4MOE_PANEL, 1, sum + whole, 0, c->batch.y_dtype, 0, tail);
+  memcpy(y + whole * bytes, tail, (n - whole) * bytes);
+}
+
+static size_t unit_rows(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
+  static const uint32_t first = 0;
+  fp4moe_unit1 u;
+  size_t done = fp4moe_call_unit1(c, FP4MOE_DOWN, unit, n, &u);
+  size_t columns = u.panels * FP4MOE_PANEL;
+  fp4moe_combine_args args = multiply_down(c, u.active, u.row, u.rows, u.panel, u.panels, 0,
+                                           c->layer->shape.intermediate, scratch);
+  args.m = 1;
+  args.index = &first;
+  args.y = (float *)(void *)(scratch + c->panel_bytes + c->acc_bytes);
+  args.y_stride = columns;
+  for (size_t r = 0; r < u.rows; r++, args.acc += args.acc_stride) {
+    memset(args.y, 0, columns * sizeof *args.y);
+    c->plan->combine->fn.combine(&args);
+    store_row(c, u.row + r, u.panel * FP4MOE_PANEL, columns, args.y);
+  }
+  return done;
+}
+
+/* Slots without an expert: their rows of y are 0. */
+static void store_idle(const fp4moe_call *c, size_t token0, size_t tokens) {
+  size_t bytes = c->layer->desc.hidden * fp4moe_dtype_bytes(c->batch.y_dtype);
+  for (size_t t = token0; t < token0 + tokens && !fp4moe_call_by_expert(c); t++)
+    for (size_t s = 0; s < c->batch.top_k; s++)
+      if (fp4moe_call_expert(c, t, s) < 0) memset(fp4moe_call_y(c, t, s), 0, bytes);
+}
+
 /* No expert is active: y = 0, or y as it is. */
 static void store_nothing(const fp4moe_call *c) {
   size_t h = c->layer->desc.hidden;
+  if (c->form.unreduced) {
+    store_idle(c, 0, c->batch.tokens);
+    return;
+  }
   memset(c->partial, 0, h * sizeof *c->partial);
   for (size_t t = 0; t < c->batch.tokens; t++)
     c->plan->store->fn.store(h, 1, c->partial, 0, c->batch.y_dtype, c->batch.accumulate,
@@ -283,6 +333,7 @@ static void set_phase(fp4moe_call *c, int which, fp4moe_unit_fn *run, size_t uni
 /* The piece's rows, units and counters: one thread's work. Few tokens are quantised on the way. */
 static void begin_piece(fp4moe_call *c, size_t token0, size_t tokens) {
   fp4moe_call_group(c, token0, tokens);
+  if (c->form.unreduced) store_idle(c, token0, tokens);
   size_t x_units = fp4moe_quant_x_units(c), h_units = fp4moe_quant_h_units(c);
   if (x_units == 1) {
     fp4moe_quant_x(c, 0, 1, c->scratch);
@@ -292,20 +343,21 @@ static void begin_piece(fp4moe_call *c, size_t token0, size_t tokens) {
   set_phase(c, FP4MOE_QUANT_H_PHASE, fp4moe_quant_h_rows, h_units, h_units);
   set_phase(c, FP4MOE_GATE_UP_PHASE, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP),
             fp4moe_call_most(c, FP4MOE_GATE_UP));
-  set_phase(c, FP4MOE_DOWN_PHASE, unit_down, fp4moe_call_units(c, FP4MOE_DOWN),
-            fp4moe_call_most(c, FP4MOE_DOWN));
+  set_phase(c, FP4MOE_DOWN_PHASE, c->form.unreduced ? unit_rows : unit_down,
+            fp4moe_call_units(c, FP4MOE_DOWN), fp4moe_call_most(c, FP4MOE_DOWN));
   *c->published = *c;
 }
 
 static void run_piece(fp4moe_call *c, size_t token0, size_t tokens, fp4moe_stats *stats) {
   const fp4moe_team *team = c->batch.team;
+  int linear = fp4moe_is_linear(&c->layer->desc);
   uint64_t start = time_of(c), ns = 0, wait = 0;
   if (!team || team->ith == 0) begin_piece(c, token0, tokens);
   if (team) team->barrier(team->arg);
   run_phase(c, FP4MOE_QUANT_X_PHASE, &ns, &wait);
   stats->prepare_ns += time_of(c) - start;
-  run_phase(c, FP4MOE_GATE_UP_PHASE, &stats->phase1_ns, &stats->phase1_wait_ns);
-  if (fp4moe_call_dynamic(c))
+  if (!linear) run_phase(c, FP4MOE_GATE_UP_PHASE, &stats->phase1_ns, &stats->phase1_wait_ns);
+  if (!linear && fp4moe_call_dynamic(c))
     run_phase(c, FP4MOE_QUANT_H_PHASE, &stats->phase1_ns, &stats->phase1_wait_ns);
   run_phase(c, FP4MOE_DOWN_PHASE, &stats->phase2_ns, &stats->phase2_wait_ns);
 }
@@ -342,7 +394,7 @@ static fp4moe_status count_rows(fp4moe_call *c) {
   return status;
 }
 
-static fp4moe_status run_call(fp4moe_call *c, void *workspace, size_t bytes) {
+fp4moe_status fp4moe_call_run(fp4moe_call *c, void *workspace, size_t bytes) {
   const fp4moe_team *team = c->batch.team;
   int first = !team || team->ith == 0;
   if (!first) c->batch.stats = NULL;
@@ -373,7 +425,7 @@ fp4moe_status fp4moe_layer_forward_plan(fp4moe_layer *layer, const fp4moe_plan *
                                         const fp4moe_batch *batch, void *workspace, size_t bytes) {
   fp4moe_call call;
   fp4moe_status status = fp4moe_call_init(&call, layer, plan, batch, NULL);
-  return status ? status : run_call(&call, workspace, bytes);
+  return status ? status : fp4moe_call_run(&call, workspace, bytes);
 }
 
 fp4moe_status fp4moe_layer_forward(fp4moe_layer *layer, const fp4moe_batch *batch, void *workspace,
@@ -389,7 +441,8 @@ size_t fp4moe_plan_workspace_bytes(const fp4moe_layer *layer, const fp4moe_plan 
   fp4moe_call call = {.layer = layer, .plan = plan, .workers = threads};
   call.batch.tokens = tokens;
   call.batch.top_k = top_k;
-  call.x_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.hidden);
+  call.form = (fp4moe_call_form){.unreduced = fp4moe_is_linear(&layer->desc), .slots = 1};
+  call.x_row_bytes = fp4_row_bytes(plan->act_class, fp4moe_x_columns(&layer->desc));
   call.h_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.intermediate);
   call.cut.runs = fp4moe_cut_runs(layer->desc.hidden, tokens);
   return fp4moe_call_layout(&call, NULL, piece);
@@ -402,6 +455,8 @@ static size_t limit_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits
   size_t threads = l.threads ? l.threads : most;
   if (!l.top_k || threads > most || l.max_tokens > UINT32_MAX / l.top_k) return 0;
   if (!l.max_tokens) l.max_tokens = 1;
+  if (fp4moe_is_linear(&layer->desc) && !least) /* x may have a row per slot */
+    l.max_tokens *= l.top_k, l.top_k = 1;
   /* Fewer tokens may have more runs, which change at 8 and at whole token ranges only. */
   for (size_t tokens = 8; l.max_tokens;
        tokens = tokens < FP4MOE_TOKEN_BLOCK ? FP4MOE_TOKEN_BLOCK : tokens + FP4MOE_TOKEN_BLOCK) {
@@ -420,47 +475,4 @@ size_t fp4moe_workspace_bytes(const fp4moe_layer *layer, const fp4moe_limits *li
 
 size_t fp4moe_workspace_min_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits) {
   return limit_bytes(layer, limits, 1);
-}
-
-/* ---- The call in three ---- */
-
-static fp4moe_status check_rows(const fp4moe_layer *layer, const fp4moe_rows *in,
-                                const fp4moe_rows *rows) {
-  size_t experts = layer->desc.experts;
-  if (!rows->expert_offsets) return fp4moe_fail(FP4MOE_INVALID, "rows.expert_offsets is NULL");
-  for (size_t e = 0; e < experts; e++)
-    if (rows->expert_offsets[0] != 0 || rows->expert_offsets[e + 1] < rows->expert_offsets[e])
-      return fp4moe_fail(FP4MOE_INVALID, "expert_offsets[%zu] is %lld after %lld", e + 1,
-                         (long long)rows->expert_offsets[e + 1],
-                         (long long)rows->expert_offsets[e]);
-  if ((uint64_t)rows->expert_offsets[experts] != rows->rows || in->rows != rows->rows)
-    return fp4moe_fail(FP4MOE_INVALID, "expert_offsets end at %lld, rows are %zu in and %zu out",
-                       (long long)rows->expert_offsets[experts], rows->rows, in->rows);
-  return FP4MOE_OK;
-}
-
-fp4moe_status fp4moe_experts(fp4moe_layer *layer, const fp4moe_rows *rows, const fp4moe_rows *out,
-                             size_t threads, void *workspace, size_t workspace_bytes,
-                             fp4moe_stats *stats) {
-  fp4moe_rows in, to;
-  fp4moe_call call;
-  fp4moe_status status = fp4moe_take_struct(&in, sizeof in, rows, "fp4moe_rows");
-  if (!status) status = fp4moe_take_struct(&to, sizeof to, out, "fp4moe_rows");
-  if (status) return status;
-  if (!layer || !layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
-  if ((status = check_rows(layer, &to, &in))) return status;
-  fp4moe_batch batch = {.struct_size = sizeof batch,
-                        .tokens = in.rows,
-                        .top_k = 1,
-                        .x = in.data,
-                        .x_dtype = in.dtype,
-                        .x_stride = in.stride,
-                        .y = to.data,
-                        .y_dtype = to.dtype,
-                        .y_stride = to.stride,
-                        .ids_dtype = FP4MOE_I32,
-                        .threads = threads,
-                        .stats = stats};
-  status = fp4moe_call_init(&call, layer, &layer->plan, &batch, in.expert_offsets);
-  return status ? status : run_call(&call, workspace, workspace_bytes);
 }

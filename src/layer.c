@@ -53,48 +53,70 @@ static fp4moe_status check_precision(const fp4moe_layer_desc *d) {
   return FP4MOE_OK;
 }
 
-fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *d) {
+fp4moe_status fp4moe_format_check(const fp4moe_layer_desc *d) {
   if ((unsigned)d->format > FP4MOE_NVFP4)
     return fp4moe_fail(FP4MOE_INVALID, "format is %d, expected MXFP4 or NVFP4", (int)d->format);
-  fp4moe_status status = check_precision(d);
+  return check_precision(d);
+}
+
+fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *d) {
+  fp4moe_status status = fp4moe_format_check(d);
   if (!status) status = check_sizes(d);
   return status ? status : fp4moe_activation_check(&d->activation);
 }
 
-fp4moe_status fp4moe_layer_new(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
-                               fp4moe_layer **out) {
-  fp4moe_layer_desc d;
-  fp4moe_status status = fp4moe_take_struct(&d, sizeof d, desc, "fp4moe_layer_desc");
-  if (!ctx || !out) return fp4moe_fail(FP4MOE_INVALID, "context or layer: NULL");
-  if (status || (status = fp4moe_layer_desc_check(&d))) return status;
+/* A layer without records, of a desc that was checked. */
+static fp4moe_status make_empty(fp4moe_context *ctx, const fp4moe_layer_desc *d,
+                                fp4moe_layer **out) {
   fp4moe_layer *layer = calloc(1, sizeof *layer);
   if (!layer) return fp4moe_fail(FP4MOE_NO_MEMORY, "a layer of %zu bytes", sizeof *layer);
   layer->ctx = ctx;
-  layer->desc = d;
-  fp4moe_shape_of(&d, &layer->shape);
-  layer->state = calloc(d.experts, sizeof *layer->state);
+  layer->desc = *d;
+  fp4moe_shape_of(d, &layer->shape);
+  layer->state = calloc(d->experts, sizeof *layer->state);
   if (!layer->state) {
     fp4moe_layer_destroy(layer);
-    return fp4moe_fail(FP4MOE_NO_MEMORY, "the states of %zu experts", d.experts);
+    return fp4moe_fail(FP4MOE_NO_MEMORY, "the states of %zu experts", d->experts);
   }
   *out = layer;
   return FP4MOE_OK;
 }
 
-fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
-                                 fp4moe_layer **out) {
+fp4moe_status fp4moe_layer_make(fp4moe_context *ctx, const fp4moe_layer_desc *d,
+                                fp4moe_layer **out) {
   fp4moe_layer *layer;
-  fp4moe_status status = fp4moe_layer_new(ctx, desc, out ? &layer : NULL);
+  fp4moe_status status = make_empty(ctx, d, &layer);
   if (status) return status;
   layer->records = fp4moe_context_allocate(ctx, fp4moe_layer_bytes(layer));
   if (!layer->records) {
-    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu experts of %zu packed bytes", layer->desc.experts,
+    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu experts of %zu packed bytes", d->experts,
                          layer->shape.bytes);
     fp4moe_layer_destroy(layer);
     return status;
   }
   *out = layer;
   return FP4MOE_OK;
+}
+
+static fp4moe_status take_desc(const fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                               fp4moe_layer *const *out, fp4moe_layer_desc *d) {
+  fp4moe_status status = fp4moe_take_struct(d, sizeof *d, desc, "fp4moe_layer_desc");
+  if (!ctx || !out) return fp4moe_fail(FP4MOE_INVALID, "context or layer: NULL");
+  return status ? status : fp4moe_layer_desc_check(d);
+}
+
+fp4moe_status fp4moe_layer_new(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                               fp4moe_layer **out) {
+  fp4moe_layer_desc d;
+  fp4moe_status status = take_desc(ctx, desc, out, &d);
+  return status ? status : make_empty(ctx, &d, out);
+}
+
+fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                                 fp4moe_layer **out) {
+  fp4moe_layer_desc d;
+  fp4moe_status status = take_desc(ctx, desc, out, &d);
+  return status ? status : fp4moe_layer_make(ctx, &d, out);
 }
 
 void fp4moe_layer_destroy(fp4moe_layer *layer) {

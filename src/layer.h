@@ -28,6 +28,10 @@ struct fp4moe_layer {
   fp4moe_plan plan;
 };
 
+struct fp4moe_linear {
+  fp4moe_layer layer; /* of fp4moe_is_linear */
+};
+
 static inline uint8_t *fp4moe_layer_record(const fp4moe_layer *layer, size_t e) {
   return layer->records + e * layer->shape.bytes;
 }
@@ -69,8 +73,13 @@ static inline int fp4moe_reads_input_scales(const fp4moe_layer_desc *desc) {
   return desc->precision == FP4MOE_PRECISION_NVFP4 && desc->input_global == FP4MOE_GLOBAL_EXPERT;
 }
 
-/* Checks a desc's fields. */
+/* Checks a desc's fields; only format, precision and what belongs to them. */
 fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *desc);
+fp4moe_status fp4moe_format_check(const fp4moe_layer_desc *desc);
+
+/* fp4moe_layer_begin of a desc that was checked. */
+fp4moe_status fp4moe_layer_make(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                                fp4moe_layer **layer);
 
 /* forward with a plan of one's own: for the tuner, the bench and tests. */
 fp4moe_status fp4moe_layer_forward_plan(fp4moe_layer *layer, const fp4moe_plan *plan,

@@ -226,8 +226,10 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
              {FP4MOE_OP_COMBINE, &plan->combine},
              {FP4MOE_OP_STORE, &plan->store}};
   for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
-    if (!(*ops[i].at = first_kernel(s, desc, ops[i].op, 0))) return no_kernel(s, desc, ops[i].op);
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+    if (!(fp4moe_is_linear(desc) && ops[i].op == FP4MOE_OP_ACT) &&
+        !(*ops[i].at = first_kernel(s, desc, ops[i].op, 0)))
+      return no_kernel(s, desc, ops[i].op);
+  for (int phase = fp4moe_first_phase(desc); phase < FP4MOE_PHASES; phase++) {
     for (int b = 0; b < FP4MOE_BUCKETS; b++) {
       fp4moe_recipe *r = &plan->recipe[phase][b];
       if ((status = fp4moe_static_recipe(s, desc, phase, b, r))) return status;
@@ -238,6 +240,6 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
                                    ? plan->recipe[phase][0].panels
                                    : fp4moe_panel_step(phase, desc->activation.gated);
   }
-  copy_schedules(s, desc, plan);
+  if (!fp4moe_is_linear(desc)) copy_schedules(s, desc, plan);
   return FP4MOE_OK;
 }

@@ -71,6 +71,22 @@ static inline uint32_t fp4moe_panel_step(int phase, int gated) {
   return phase == FP4MOE_GATE_UP && gated ? 2u : 1u;
 }
 
+/* A linear (fp4moe_linear) is a layer of second matrices only, with this kind of activation: N is
+ * its hidden, K its intermediate, and x enters at phase 2. */
+enum { FP4MOE_LINEAR = 255 };
+
+static inline int fp4moe_is_linear(const fp4moe_layer_desc *desc) {
+  return (int)desc->activation.kind == FP4MOE_LINEAR;
+}
+
+/* The phase that x enters, and x's columns. */
+static inline int fp4moe_first_phase(const fp4moe_layer_desc *desc) {
+  return fp4moe_is_linear(desc) ? FP4MOE_DOWN : FP4MOE_GATE_UP;
+}
+static inline size_t fp4moe_x_columns(const fp4moe_layer_desc *desc) {
+  return fp4moe_is_linear(desc) ? desc->intermediate : desc->hidden;
+}
+
 /* The recipe of an expert with `rows` rows in the call. */
 static inline const fp4moe_recipe *fp4moe_plan_recipe(const fp4moe_plan *plan,
                                                       const fp4moe_record *record, int phase,

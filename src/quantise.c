@@ -42,8 +42,9 @@ float fp4moe_sum_scale(const fp4moe_call *c, const uint8_t *record, int phase, f
 
 void fp4moe_scale_rows(const fp4moe_call *c, int phase, size_t row, size_t rows, size_t columns,
                        float *acc) {
+  int of_x = phase == fp4moe_first_phase(&c->layer->desc);
   for (size_t r = 0; r < rows; r++) {
-    float scale = phase == FP4MOE_DOWN ? c->h_scale[row + r] : c->x_scale[c->row_token[row + r]];
+    float scale = of_x ? c->x_scale[c->row_token[row + r]] : c->h_scale[row + r];
     for (size_t i = 0; i < columns; i++) acc[r * columns + i] *= scale;
   }
 }
@@ -70,9 +71,9 @@ size_t fp4moe_quant_x_units(const fp4moe_call *c) {
 /* A token's x, times the router weight where that goes first. */
 static const void *weighted_x(const fp4moe_call *c, size_t token, float *room,
                               fp4moe_dtype *dtype) {
-  const void *x = (const uint8_t *)c->batch.x + (c->token0 + token) * c->batch.x_stride;
+  const void *x = fp4moe_call_x(c, c->token0 + token);
   *dtype = c->batch.x_dtype;
-  if (!c->layer->desc.router_weight_on_input || c->offsets) return x;
+  if (!c->layer->desc.router_weight_on_input || c->form.unreduced) return x;
   float w = fp4moe_call_weight(c, c->token0 + token, 0);
   for (size_t i = 0; i < c->layer->desc.hidden; i++) room[i] = fp4_load(x, *dtype, i) * w;
   *dtype = FP4MOE_F32;
@@ -80,19 +81,19 @@ static const void *weighted_x(const fp4moe_call *c, size_t token, float *room,
 }
 
 size_t fp4moe_quant_x(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
-  size_t h = c->layer->desc.hidden, first = unit * FP4MOE_QUANT_ROWS;
+  size_t k = fp4moe_x_columns(&c->layer->desc), first = unit * FP4MOE_QUANT_ROWS;
   size_t by_row = (size_t)fp4moe_call_x_by_row(c), all = by_row ? c->rows : c->tokens;
   size_t end = first + n * FP4MOE_QUANT_ROWS < all ? first + n * FP4MOE_QUANT_ROWS : all;
   float *room = (float *)(void *)(scratch + c->panel_bytes + 2 * c->acc_bytes);
   const fp4moe_active *a = c->active;
+  int phase = fp4moe_first_phase(&c->layer->desc);
   for (size_t i = first; i < end; i++) {
     while (by_row && i >= (size_t)a->first + a->rows) a++;
     fp4moe_dtype dtype;
     const void *x = weighted_x(c, by_row ? c->row_token[i] : i, room, &dtype);
-    float inverse =
-        c->x_scale ? dynamic_inverse(x, dtype, h) : inverse_of(c, a->record, FP4MOE_GATE_UP);
+    float inverse = c->x_scale ? dynamic_inverse(x, dtype, k) : inverse_of(c, a->record, phase);
     if (c->x_scale) c->x_scale[i] = 1 / inverse;
-    c->plan->quant->fn.quant(x, dtype, h, c->x + i * c->x_row_bytes, 0, h, inverse);
+    c->plan->quant->fn.quant(x, dtype, k, c->x + i * c->x_row_bytes, 0, k, inverse);
   }
   return n;
 }

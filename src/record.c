@@ -18,7 +18,7 @@ void fp4moe_shape_of(const fp4moe_layer_desc *desc, fp4moe_shape *s) {
   s->intermediate = i;
   s->group = desc->format == FP4MOE_MXFP4 ? 32 : 16;
   s->gated = desc->activation.gated;
-  s->panels13 = fp4_panels(i) * (s->gated ? 2 : 1);
+  s->panels13 = fp4moe_is_linear(desc) ? 0 : fp4_panels(i) * (s->gated ? 2 : 1);
   s->panels2 = fp4_panels(h);
   s->w13 = fp4_align(sizeof(fp4moe_record));
   s->w2 = s->w13 + s->panels13 * fp4_panel_bytes(h);
@@ -39,7 +39,7 @@ typedef struct {
 
 static place place_of(const fp4moe_shape *s, int projection) {
   static const char *const names[] = {"gate", "up", "down"};
-  place p = {.name = names[projection], .step = 1};
+  place p = {.name = s->panels13 ? names[projection] : "matrix", .step = 1};
   int down = projection == 2;
   p.rows = down ? s->hidden : s->intermediate;
   p.k = down ? s->intermediate : s->hidden;
@@ -185,7 +185,7 @@ fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_sha
                                  const fp4moe_expert_weights *weights, uint8_t *record) {
   const fp4moe_projection *w[3] = {&weights->gate, &weights->up, &weights->down};
   fp4moe_record header = header_of(desc, shape);
-  int first = shape->gated ? 0 : 1;
+  int first = !shape->panels13 ? 2 : shape->gated ? 0 : 1;
   if (!shape->gated && (weights->gate.codes || weights->gate.scales))
     return fp4moe_fail(FP4MOE_INVALID, "gate: given, but the layer is not gated");
   for (int i = first; i < 3; i++) {

@@ -15,6 +15,7 @@ typedef struct {
   const fp4moe_plan *plan;
   const fp4moe_recipe *recipe[FP4MOE_PHASES];
   fp4moe_match match[FP4MOE_PHASES];
+  int first; /* phase */
   int bucket;
   size_t rows;
   fp4moe_text *out;
@@ -32,7 +33,7 @@ static const char *const reasons[] = {
 static int is_selected(const report *r, const fp4moe_kernel *k) {
   const fp4moe_plan *p = r->plan;
   if (k == p->quant || k == p->act || k == p->combine || k == p->store) return 1;
-  for (int i = 0; i < FP4MOE_PHASES; i++)
+  for (int i = r->first; i < FP4MOE_PHASES; i++)
     if (k == r->recipe[i]->gemv || k == r->recipe[i]->unpack || k == r->recipe[i]->gemm) return 1;
   return 0;
 }
@@ -80,7 +81,7 @@ static void text_kernel(report *r, const fp4moe_kernel *k, uint32_t why) {
       }
   } else {
     fp4moe_text_add(r->out, "%s", is_selected(r, k) ? "selected" : "eligible");
-    for (int p = 0; p < FP4MOE_PHASES; p++) {
+    for (int p = r->first; p < FP4MOE_PHASES; p++) {
       uint64_t ns = measured_ns(r, p, k);
       if (ns) fp4moe_text_add(r->out, ", %s %" PRIu64 " ns", fp4moe_phase_name(p), ns);
     }
@@ -104,7 +105,7 @@ static void write_text_report(report *r, const char *table_text) {
                     fp4moe_class_name((int)r->plan->quant_class),
                     fp4moe_class_name((int)r->plan->act_class));
   fp4moe_text_add(t, "%s", table_text);
-  for (int p = 0; p < FP4MOE_PHASES; p++) text_recipe(r, p);
+  for (int p = r->first; p < FP4MOE_PHASES; p++) text_recipe(r, p);
   for (int op = 0; op < FP4MOE_OPS; op++) {
     fp4moe_text_add(t, "%s\n", fp4moe_op_name((fp4moe_op)op));
     for (size_t i = 0; i < fp4moe_kernel_count; i++)
@@ -137,7 +138,7 @@ static void json_kernel(report *r, const fp4moe_kernel *k, uint32_t why) {
   for (size_t b = 0; b < sizeof reasons / sizeof *reasons; b++)
     if (why >> b & 1) fp4moe_text_add(r->out, "%s\"%s\"", listed++ ? "," : "", reasons[b]);
   fp4moe_text_add(r->out, "]");
-  for (int p = 0; p < FP4MOE_PHASES; p++) {
+  for (int p = r->first; p < FP4MOE_PHASES; p++) {
     uint64_t ns = measured_ns(r, p, k);
     if (ns) fp4moe_text_add(r->out, ",\"%s_ns\":%" PRIu64, fp4moe_phase_name(p), ns);
   }
@@ -157,7 +158,7 @@ static void write_json_report(report *r, const char *table_text) {
       activation, r->rows, fp4moe_bucket_rows(r->bucket), r->s->host->allowed_cores);
   fp4moe_text_json(t, table_text);
   fp4moe_text_add(t, ",");
-  for (int p = 0; p < FP4MOE_PHASES; p++) json_recipe(r, p);
+  for (int p = r->first; p < FP4MOE_PHASES; p++) json_recipe(r, p);
   fp4moe_text_add(t, "\"kernels\":[");
   for (size_t i = 0; i < fp4moe_kernel_count; i++) {
     if (i) fp4moe_text_add(t, ",");
@@ -174,10 +175,10 @@ fp4moe_status fp4moe_report(const fp4moe_selector *s, const fp4moe_layer_desc *d
   fp4moe_status status = fp4moe_select(s, desc, &plan);
   if (status) return status;
   size_t pairs = problem->tokens * problem->top_k;
-  report r = {.s = s, .desc = desc, .plan = &plan, .out = out};
+  report r = {.s = s, .desc = desc, .plan = &plan, .first = fp4moe_first_phase(desc), .out = out};
   r.rows = pairs > desc->experts ? (pairs + desc->experts - 1) / desc->experts : 1;
   r.bucket = fp4moe_bucket(r.rows);
-  for (int p = 0; p < FP4MOE_PHASES; p++) {
+  for (int p = r.first; p < FP4MOE_PHASES; p++) {
     r.recipe[p] = &plan.recipe[p][r.bucket];
     r.match[p] = fp4moe_select_recipe(s, desc, p, r.bucket, &unused);
   }

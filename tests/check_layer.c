@@ -376,7 +376,7 @@ static void three_calls(void) {
   fp4moe_limits l = {sizeof l, rows.rows, 1, 0};
   size_t bytes = fp4moe_workspace_bytes(layer, &l);
   void *workspace = malloc(bytes);
-  CHECK(!fp4moe_experts(layer, &rows, &result, 0, workspace, bytes, NULL), "%s",
+  CHECK(!fp4moe_experts(layer, &rows, &result, NULL, workspace, bytes), "%s",
         fp4moe_error_detail());
   memset(p.y, 0xff, floats * sizeof *p.y);
   CHECK(!fp4moe_finalize(layer, &b, &result, row_pair), "%s", fp4moe_error_detail());

@@ -152,7 +152,7 @@ static void covers_everything(void) {
     uint8_t *cell = calloc(cells, 1);
     for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_GATE_UP); u++) {
       fp4moe_unit1 x;
-      fp4moe_call_unit1(c, u, 1, &x);
+      fp4moe_call_unit1(c, FP4MOE_GATE_UP, u, 1, &x);
       CHECK(x.rows >= 1 && x.rows <= FP4MOE_ROW_BLOCK, "%zu rows", x.rows);
       for (size_t r = x.row; r < x.row + x.rows; r++)
         for (size_t q = x.panel; q < x.panel + x.panels; q++)

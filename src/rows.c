@@ -1,0 +1,189 @@
+/* rows.c - calls whose rows come with their expert, or with one id each: y has a row for each row
+ * of x, nothing is added up (fp4moe.h: experts, matmul_grouped, matmul_indexed).
+ *
+ * Each is the fused call (forward.c) in a form of its own: a batch whose strides lead from token to
+ * token or from block to block, and the form that says how rows lie within. */
+#include "call.h"
+#include "status.h"
+
+static fp4moe_status check_dtype(const char *name, fp4moe_dtype dtype) {
+  if ((unsigned)dtype <= FP4MOE_BF16) return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID, "%s is %d, expected F32, F16 or BF16", name, (int)dtype);
+}
+
+/* A stride of 0 is that of `bytes`, which is the least. */
+static fp4moe_status fill_stride(const char *name, size_t *stride, size_t bytes) {
+  if (!*stride) *stride = bytes;
+  if (*stride >= bytes) return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID, "%s: a stride of %zu, a row has %zu bytes", name, *stride,
+                     bytes);
+}
+
+/* ---- Rows by expert ---- */
+
+static fp4moe_status take_rows(const fp4moe_rows *from, int batched, const char *name,
+                               size_t columns, fp4moe_rows *r) {
+  fp4moe_status status = fp4moe_take_struct(r, sizeof *r, from, "fp4moe_rows");
+  if (status || (status = check_dtype(name, r->dtype))) return status;
+  if (!r->max_rows != !batched)
+    return fp4moe_fail(FP4MOE_INVALID, "%s.max_rows is %zu, the rows are %s", name, r->max_rows,
+                       batched ? "batched" : "grouped");
+  status = fill_stride(name, &r->stride, columns * fp4moe_dtype_bytes(r->dtype));
+  return status ? status : fill_stride(name, &r->expert_stride, r->max_rows * r->stride);
+}
+
+static fp4moe_status check_offsets(size_t experts, const fp4moe_rows *in, const fp4moe_rows *out) {
+  const int64_t *offsets = in->expert_offsets;
+  if (!offsets) return fp4moe_fail(FP4MOE_INVALID, "rows.expert_offsets is NULL");
+  for (size_t e = 0; e < experts; e++)
+    if (offsets[0] != 0 || offsets[e + 1] < offsets[e])
+      return fp4moe_fail(FP4MOE_INVALID, "expert_offsets[%zu] is %lld after %lld", e + 1,
+                         (long long)offsets[e + 1], (long long)offsets[e]);
+  if ((uint64_t)offsets[experts] != in->rows || in->rows != out->rows)
+    return fp4moe_fail(FP4MOE_INVALID, "expert_offsets end at %lld, rows are %zu in and %zu out",
+                       (long long)offsets[experts], in->rows, out->rows);
+  return FP4MOE_OK;
+}
+
+/* rows: their sum. */
+static fp4moe_status check_counts(size_t experts, const fp4moe_rows *in, const fp4moe_rows *out,
+                                  size_t *rows) {
+  size_t most = in->max_rows < out->max_rows ? in->max_rows : out->max_rows;
+  *rows = 0;
+  for (size_t e = 0; e < experts; e++) {
+    int32_t n = in->expert_counts[e];
+    if (n < 0 || (size_t)n > most)
+      return fp4moe_fail(FP4MOE_INVALID, "expert_counts[%zu] is %d, expected 0..%zu", e, n, most);
+    *rows += (size_t)n;
+  }
+  return FP4MOE_OK;
+}
+
+/* x and y by expert through a layer, or the linear in one. */
+static fp4moe_status run_rows(fp4moe_layer *layer, const fp4moe_rows *x, const fp4moe_rows *y,
+                              const fp4moe_options *options, void *workspace, size_t bytes) {
+  static const fp4moe_options defaults = {.struct_size = sizeof defaults};
+  fp4moe_options o;
+  fp4moe_rows in, out;
+  fp4moe_call call;
+  fp4moe_status status =
+      fp4moe_take_struct(&o, sizeof o, options ? options : &defaults, "fp4moe_options");
+  if (!status) status = fp4moe_take_struct(&in, sizeof in, x, "fp4moe_rows");
+  int batched = !status && in.expert_counts;
+  if (!status) status = take_rows(x, batched, "rows", fp4moe_x_columns(&layer->desc), &in);
+  if (!status) status = take_rows(y, batched, "out", layer->desc.hidden, &out);
+  if (status) return status;
+  size_t experts = layer->desc.experts, rows = in.rows;
+  int64_t all[2] = {0, (int64_t)rows};
+  if (!in.expert_offsets && experts == 1) in.expert_offsets = all;
+  status = batched ? check_counts(experts, &in, &out, &rows) : check_offsets(experts, &in, &out);
+  if (status) return status;
+  if (rows && (!in.data || !out.data))
+    return fp4moe_fail(FP4MOE_INVALID, "%s.data is NULL", in.data ? "out" : "rows");
+  fp4moe_call_form form = {.unreduced = 1,
+                           .slots = 1,
+                           .x_inner = in.stride,
+                           .y_inner = out.stride,
+                           .offsets = batched ? NULL : in.expert_offsets,
+                           .counts = in.expert_counts};
+  fp4moe_batch batch = {.struct_size = sizeof batch,
+                        .tokens = rows,
+                        .top_k = 1,
+                        .x = in.data,
+                        .x_dtype = in.dtype,
+                        .x_stride = batched ? in.expert_stride : in.stride,
+                        .y = out.data,
+                        .y_dtype = out.dtype,
+                        .y_stride = batched ? out.expert_stride : out.stride,
+                        .ids_dtype = FP4MOE_I32,
+                        .threads = o.threads,
+                        .stats = o.stats,
+                        .team = o.team};
+  status = fp4moe_call_init(&call, layer, &layer->plan, &batch, &form);
+  return status ? status : fp4moe_call_run(&call, workspace, bytes);
+}
+
+fp4moe_status fp4moe_experts(fp4moe_layer *layer, const fp4moe_rows *rows, const fp4moe_rows *out,
+                             const fp4moe_options *options, void *workspace,
+                             size_t workspace_bytes) {
+  if (!layer || !layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
+  return run_rows(layer, rows, out, options, workspace, workspace_bytes);
+}
+
+fp4moe_status fp4moe_matmul_grouped(fp4moe_linear *linear, const fp4moe_rows *x,
+                                    const fp4moe_rows *y, const fp4moe_options *options,
+                                    void *workspace, size_t workspace_bytes) {
+  if (!linear || !linear->layer.finished)
+    return fp4moe_fail(FP4MOE_INVALID, "the linear is not finished");
+  return run_rows(&linear->layer, x, y, options, workspace, workspace_bytes);
+}
+
+/* ---- Rows with ids ---- */
+
+static fp4moe_status fill_indexed(const fp4moe_layer_desc *d, fp4moe_indexed *c) {
+  fp4moe_status s;
+  if ((s = check_dtype("x_dtype", c->x_dtype)) || (s = check_dtype("y_dtype", c->y_dtype)))
+    return s;
+  if (c->ids_dtype != FP4MOE_I32 && c->ids_dtype != FP4MOE_I64)
+    return fp4moe_fail(FP4MOE_INVALID, "ids_dtype is %d, expected I32 or I64", (int)c->ids_dtype);
+  if (!c->slots || c->slots > 65536 || c->tokens > UINT32_MAX / c->slots)
+    return fp4moe_fail(FP4MOE_INVALID, "%zu tokens x %zu slots, expected up to 2^32", c->tokens,
+                       c->slots);
+  if (c->x_slots != 1 && c->x_slots != c->slots)
+    return fp4moe_fail(FP4MOE_INVALID, "x_slots is %zu, expected 1 or %zu", c->x_slots, c->slots);
+  size_t id = fp4moe_dtype_bytes(c->ids_dtype);
+  const struct {
+    const char *name;
+    size_t *slot, *token, row, slots;
+  } strides[] = {{"x", &c->x_slot_stride, &c->x_token_stride,
+                  fp4moe_x_columns(d) * fp4moe_dtype_bytes(c->x_dtype), c->x_slots},
+                 {"y", &c->y_slot_stride, &c->y_token_stride,
+                  d->hidden * fp4moe_dtype_bytes(c->y_dtype), c->slots},
+                 {"ids", &c->id_slot_stride, &c->id_token_stride, id, c->slots}};
+  for (int i = 0; i < 3; i++) {
+    if ((s = fill_stride(strides[i].name, strides[i].slot, strides[i].row))) return s;
+    if (!*strides[i].token) *strides[i].token = strides[i].slots * *strides[i].slot;
+    if ((s = fill_stride(strides[i].name, strides[i].token, strides[i].row))) return s;
+  }
+  if (c->tokens && (!c->x || !c->y || !c->ids))
+    return fp4moe_fail(FP4MOE_INVALID, "%s is NULL", !c->x ? "x" : !c->y ? "y" : "ids");
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_matmul_indexed(fp4moe_linear *linear, const fp4moe_indexed *indexed,
+                                    const fp4moe_options *options, void *workspace,
+                                    size_t workspace_bytes) {
+  static const fp4moe_options defaults = {.struct_size = sizeof defaults};
+  fp4moe_options o;
+  fp4moe_indexed i;
+  fp4moe_call call;
+  if (!linear || !linear->layer.finished)
+    return fp4moe_fail(FP4MOE_INVALID, "the linear is not finished");
+  fp4moe_status status =
+      fp4moe_take_struct(&o, sizeof o, options ? options : &defaults, "fp4moe_options");
+  if (!status) status = fp4moe_take_struct(&i, sizeof i, indexed, "fp4moe_indexed");
+  if (status || (status = fill_indexed(&linear->layer.desc, &i))) return status;
+  int shared = i.x_slots == 1;
+  fp4moe_call_form form = {.unreduced = 1,
+                           .slots = shared ? 1 : i.slots,
+                           .x_inner = i.x_slot_stride,
+                           .y_inner = i.y_slot_stride,
+                           .id_inner = i.id_slot_stride};
+  fp4moe_batch batch = {.struct_size = sizeof batch,
+                        .tokens = shared ? i.tokens : i.tokens * i.slots,
+                        .top_k = shared ? i.slots : 1,
+                        .x = i.x,
+                        .x_dtype = i.x_dtype,
+                        .x_stride = i.x_token_stride,
+                        .y = i.y,
+                        .y_dtype = i.y_dtype,
+                        .y_stride = i.y_token_stride,
+                        .topk_ids = i.ids,
+                        .ids_dtype = i.ids_dtype,
+                        .ids_stride = i.id_token_stride,
+                        .threads = o.threads,
+                        .stats = o.stats,
+                        .team = o.team};
+  status = fp4moe_call_init(&call, &linear->layer, &linear->layer.plan, &batch, &form);
+  return status ? status : fp4moe_call_run(&call, workspace, workspace_bytes);
+}
