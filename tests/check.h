@@ -32,6 +32,8 @@ void check_race(void);
 void check_prove(void);
 void check_counters(void);
 void check_router(void);
+void check_contract(void);
+void check_linear(void);
 
 /* ---- Registering ---- */
 

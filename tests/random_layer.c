@@ -179,6 +179,16 @@ void random_layer_forward(const random_layer *m, size_t tokens, size_t top_k, co
   free(in);
 }
 
+void random_layer_project(const random_layer *m, int projection, size_t e, const float *x,
+                          double *y) {
+  size_t k = m->k[projection];
+  double *in = malloc(k * sizeof *in);
+  for (size_t i = 0; i < k; i++) in[i] = (double)x[i];
+  quantise(m->desc.precision, k, in);
+  for (size_t i = 0; i < m->n[projection]; i++) y[i] = row_dot(m, projection, e, i, in);
+  free(in);
+}
+
 double rel_l2(size_t n, const float *a, const double *b) {
   double d = 0, s = 0;
   for (size_t i = 0; i < n; i++) {

@@ -45,6 +45,10 @@ fp4moe_expert_weights random_layer_expert(const random_layer *m, size_t e);
 void random_layer_forward(const random_layer *m, size_t tokens, size_t top_k, const float *x,
                           const int32_t *ids, const float *weights, double *y);
 
+/* y [N] of one projection in double, bias included, from x [K] through the class's quantiser. */
+void random_layer_project(const random_layer *m, int projection, size_t e, const float *x,
+                          double *y);
+
 /* sqrt(sum (a-b)^2 / sum b^2). */
 double rel_l2(size_t n, const float *a, const double *b);
 
