@@ -240,6 +240,37 @@ typedef struct fp4moe_packed_info {
 FP4MOE_API int fp4moe_checkpoint_packed(const fp4moe_checkpoint *checkpoint,
                                         fp4moe_packed_info *info);
 
+/* ---- Dense matrices -------------------------------------------------------------------------- */
+
+/* One dense FP4 matrix: LM head, a projection of a shared expert, attention. Named by what its
+ * tensors have in common: "lm_head" of lm_head.weight, lm_head.weight_scale,
+ * lm_head.weight_scale_2; of a GGUF file "output" of output.weight. */
+typedef struct fp4moe_checkpoint_linear {
+  const char *name;
+  const char *family;   /* "NVFP4 (ModelOpt)", ... */
+  fp4moe_status status; /* INVALID: a tensor is missing or of a wrong dtype or shape */
+  const char *reason;   /* one line; "" = status is OK */
+  /* n, k and format from the tensors, experts 1. precision is BF16: the caller's to change. */
+  fp4moe_linear_desc desc;
+  uint64_t bytes; /* of its tensors on disk */
+} fp4moe_checkpoint_linear;
+
+/* All of a checkpoint, ascending by name; routed experts are not among them. NULL: i is out of
+ * range. Owned by the checkpoint. */
+FP4MOE_API size_t fp4moe_checkpoint_linears(const fp4moe_checkpoint *checkpoint);
+FP4MOE_API const fp4moe_checkpoint_linear *fp4moe_checkpoint_linear_at(
+    const fp4moe_checkpoint *checkpoint, size_t i);
+
+/* Builds the matrix of this name, finished and ready for calls. desc: its own with precision or
+ * input_global changed; NULL: unchanged. input_scale 0 with GLOBAL_LAYER: the checkpoint's. Memory
+ * peaks at the matrix packed and unpacked. Several threads may load at once. Errors: INVALID (no
+ * such matrix, its own verdict, desc contradicts the tensors, a global or block scale that is not
+ * finite), SYSTEM, and those of fp4moe_linear_begin and _finish. */
+FP4MOE_API fp4moe_status fp4moe_checkpoint_load_linear(const fp4moe_checkpoint *checkpoint,
+                                                       const char *name, fp4moe_context *context,
+                                                       const fp4moe_linear_desc *desc,
+                                                       fp4moe_linear **linear);
+
 #ifdef __cplusplus
 }
 #endif

@@ -528,6 +528,7 @@ void check_io(void) {
   check_io_layers(suite);
   check_io_families(suite);
   check_io_gguf(suite);
+  check_io_linear(suite);
   check_io_slices(suite);
   check_io_data();
   check_io_floats();

@@ -20,6 +20,9 @@ void io_same_layer(const random_layer *m, const char *path, const char *family);
 /* GGUF files (check_io_gguf.c). */
 void check_io_gguf(CU_pSuite suite);
 
+/* Dense matrices (check_io_linear.c). */
+void check_io_linear(CU_pSuite suite);
+
 /* One rank of several (check_io_slices.c). */
 void check_io_slices(CU_pSuite suite);
 

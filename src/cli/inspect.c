@@ -14,6 +14,7 @@ static const char usage[] =
     "\n"
     "Lists the MoE layers of CHECKPOINT (a .safetensors or GGUF file, a model directory, or what\n"
     "fp4moe pack made): family, shape, format, activation, bytes, dtypes, why one cannot be run.\n"
+    "Dense FP4 matrices follow, those that differ only in numbers on one line.\n"
     "\n"
     "  --layer L   only layer L, with its tensors\n"
     "  --rank R --ranks N --split experts|intermediate   also what rank R of N has of each layer\n"
@@ -70,22 +71,54 @@ static void describe(char *text, size_t cap, const fp4moe_tensor *t, const char 
   if ((size_t)n < cap) snprintf(text + n, cap - (size_t)n, "]");
 }
 
-static void print_tensors(const fp4moe_tensors *tensors, const fp4moe_checkpoint_layer *l) {
-  group *groups = allocate(l->tensor_count, sizeof *groups);
-  size_t count = 0;
-  for (size_t i = 0; i < l->tensor_count; i++) {
-    char text[512];
-    size_t g = 0;
-    describe(text, sizeof text, fp4moe_tensors_at(tensors, l->first_tensor + i), l->prefix);
-    while (g < count && strcmp(groups[g].pattern, text) != 0) g++;
-    if (g == count) groups[count++].pattern = strdup(text);
-    groups[g].count++;
-  }
+static void add_to_groups(group *groups, size_t *count, const char *text) {
+  size_t g = 0;
+  while (g < *count && strcmp(groups[g].pattern, text) != 0) g++;
+  if (g == *count) groups[(*count)++].pattern = strdup(text);
+  groups[g].count++;
+}
+
+static void print_groups(group *groups, size_t count) {
   for (size_t g = 0; g < count; g++) {
     printf("  %s x %zu\n", groups[g].pattern, groups[g].count);
     free(groups[g].pattern);
   }
   free(groups);
+}
+
+static void print_tensors(const fp4moe_tensors *tensors, const fp4moe_checkpoint_layer *l) {
+  group *groups = allocate(l->tensor_count, sizeof *groups);
+  size_t count = 0;
+  for (size_t i = 0; i < l->tensor_count; i++) {
+    char text[512];
+    describe(text, sizeof text, fp4moe_tensors_at(tensors, l->first_tensor + i), l->prefix);
+    add_to_groups(groups, &count, text);
+  }
+  print_groups(groups, count);
+}
+
+/* Dense matrices: the numbers in a name are no reason for a line of its own. */
+static void describe_linear(char *text, size_t cap, const fp4moe_checkpoint_linear *l) {
+  size_t n = 0;
+  for (const char *at = l->name; *at && n + 1 < cap; n++) {
+    size_t digits = at == l->name || at[-1] == '.' ? strspn(at, "0123456789") : 0;
+    text[n] = digits ? '*' : *at;
+    at += digits ? digits : 1;
+  }
+  snprintf(text + n, cap - n, " %s [%zu,%zu]%s%s", l->family, l->desc.n, l->desc.k,
+           l->status ? ": " : "", l->reason);
+}
+
+static void print_linears(const fp4moe_checkpoint *checkpoint) {
+  size_t all = fp4moe_checkpoint_linears(checkpoint), count = 0;
+  group *groups = allocate(all, sizeof *groups);
+  for (size_t i = 0; i < all; i++) {
+    char text[768];
+    describe_linear(text, sizeof text, fp4moe_checkpoint_linear_at(checkpoint, i));
+    add_to_groups(groups, &count, text);
+  }
+  if (all) printf("%zu dense FP4 matrices\n", all);
+  print_groups(groups, count);
 }
 
 static void print_source(const fp4moe_checkpoint *checkpoint) {
@@ -154,6 +187,7 @@ int command_inspect(int argc, char **argv) {
   }
   if (!shown && r.layer != SIZE_MAX) die("%s: no MoE layer %zu", r.path, r.layer);
   if (!shown) printf("no MoE layer\n");
+  if (r.layer == SIZE_MAX) print_linears(checkpoint);
   fp4moe_checkpoint_close(checkpoint);
   return 0;
 }

@@ -1,4 +1,4 @@
-/* checkpoint.c - the MoE layers of a checkpoint.
+/* checkpoint.c - the MoE layers of a checkpoint, and its dense FP4 matrices.
  *
  * Sorted names put all that begin with one "<prefix>.experts." side by side, so one pass finds the
  * layers; in GGUF files the other tensors of a block may lie between. Each is then matched with a
@@ -112,6 +112,30 @@ static int by_number(const void *a, const void *b) {
   return strcmp(x->info.prefix, y->info.prefix);
 }
 
+/* In the order of their names, which is the tensors'. */
+static fp4moe_status list_linears(fp4moe_checkpoint *c) {
+  for (size_t i = 0, capacity = 0; i < fp4moe_tensors_count(c->tensors); i++) {
+    struct io_linear linear;
+    int found;
+    fp4moe_status status =
+        fp4moe_io_linear_find(c->tensors, fp4moe_tensors_at(c->tensors, i), &linear, &found);
+    if (status == FP4MOE_OK && found && c->linears_count == capacity) {
+      capacity = capacity ? 2 * capacity : 16;
+      struct io_linear *list = realloc(c->linears, capacity * sizeof *list);
+      if (list)
+        c->linears = list;
+      else
+        status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu dense matrices", capacity);
+    }
+    if (status == FP4MOE_OK && found)
+      c->linears[c->linears_count++] = linear;
+    else
+      fp4moe_io_linear_release(&linear);
+    if (status != FP4MOE_OK) return status;
+  }
+  return FP4MOE_OK;
+}
+
 static fp4moe_status open_config(fp4moe_checkpoint *c, const char *path) {
   if (c->tensors->config) return fp4moe_io_config_take(path, c->tensors->config, &c->config);
   if (fp4moe_io_is_directory(path)) return fp4moe_io_config_open(path, &c->config);
@@ -126,6 +150,7 @@ static fp4moe_status open_tensors(fp4moe_checkpoint *c) {
   fp4moe_status status = fp4moe_tensors_open(c->path, &c->tensors);
   if (status == FP4MOE_OK) status = open_config(c, c->path);
   if (status == FP4MOE_OK) status = list_layers(c);
+  if (status == FP4MOE_OK) status = list_linears(c);
   for (size_t i = 0; status == FP4MOE_OK && i < c->count; i++)
     status = keep_verdict(c, &c->layers[i]);
   return status;
@@ -191,6 +216,8 @@ void fp4moe_checkpoint_close(fp4moe_checkpoint *c) {
     free(c->layers[i].prefix);
     free(c->layers[i].reason);
   }
+  for (size_t i = 0; i < c->linears_count; i++) fp4moe_io_linear_release(&c->linears[i]);
+  free(c->linears);
   free(c->layers);
   fp4moe_io_config_close(&c->config);
   fp4moe_tensors_close(c->tensors);
@@ -214,4 +241,10 @@ int fp4moe_checkpoint_packed(const fp4moe_checkpoint *c, fp4moe_packed_info *inf
                                  .identity = c->packed->head->identity,
                                  .bytes = c->packed->head->file_bytes};
   return 1;
+}
+
+size_t fp4moe_checkpoint_linears(const fp4moe_checkpoint *c) { return c->linears_count; }
+
+const fp4moe_checkpoint_linear *fp4moe_checkpoint_linear_at(const fp4moe_checkpoint *c, size_t i) {
+  return i < c->linears_count ? &c->linears[i].info : NULL;
 }

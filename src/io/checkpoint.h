@@ -3,6 +3,7 @@
 #define FP4MOE_IO_CHECKPOINT_H
 
 #include "io/config.h"
+#include "io/linear.h"
 
 struct fp4moe_checkpoint {
   char *path;
@@ -11,6 +12,8 @@ struct fp4moe_checkpoint {
   struct io_config config;
   struct io_layer *layers;
   size_t count;
+  struct io_linear *linears;
+  size_t linears_count;
 };
 
 /* Binds every tensor of a layer whose family is known, and takes its sizes from them: afterwards
