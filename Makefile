@@ -2,6 +2,7 @@
 # kernel file come from its suffix: a new file or variant needs no edit here.
 #   make        libraries and programs      make test   tests that need only a compiler and CUnit
 #   make check  everything (installs what is missing; INSTALL=0 forbids)      make tune   this host
+#   make fuzz   the parsers under libFuzzer, a minute each (FUZZ_SECONDS)
 #   make results  measures this host for results/, after make tune
 #   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
 CROSS  :=
@@ -98,14 +99,40 @@ $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp
 $(B)/autotune/counters.o: CPPFLAGS += $(if $(PFM),-DFP4MOE_PFM)
 $(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO)
 
+# Fuzz targets (tests/fuzz/fuzz.h): over their corpus, and with clang's libFuzzer for a while each.
+FUZZ     := safetensors gguf packed table
+REPLAYS  := $(FUZZ:%=$(B)/replay-%)
+SANITIZE := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+FUZZED   := $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out kernels/%,$(CORE)) $(IO) tests/fuzz/fuzz.c)
+FUZZ_SECONDS ?= 60
+
+$(REPLAYS): $(B)/replay-%: $(B)/tests/fuzz/%.o $(call obj,tests/fuzz/fuzz.c tests/fuzz/replay.c) \
+    $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(LIBS) -o $@
+$(B)/fuzz/%.o: %.c Makefile
+	$(say,FUZZ)
+	@mkdir -p $(@D)
+	$(Q)clang $(filter-out -fno-ipa-icf,$(BASE)) $(SANITIZE) -MMD -MP -c $< -o $@
+$(FUZZ:%=$(B)/fuzz-%): $(B)/fuzz-%: $(B)/fuzz/tests/fuzz/%.o $(FUZZED) $(call obj,$(KERNELS))
+	$(Q)clang -fsanitize=fuzzer,address,undefined $^ $(IO_LIBS) $(LIBS) -o $@
+
+# What is found goes to build/found-*: mend it, and keep the input as corpus/<target>/any-<what>.
+fuzz:
+	@.ci/packages fuzz
+	@$(MAKE) $(FUZZ:%=$(B)/fuzz-%)
+	@for t in $(FUZZ); do mkdir -p $(B)/corpus-$$t && echo "== fuzz $$t, $(FUZZ_SECONDS) s" && \
+	  $(B)/fuzz-$$t -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 \
+	    -artifact_prefix=$(B)/found-$$t- -print_final_stats=1 -verbosity=0 \
+	    $(B)/corpus-$$t tests/fuzz/corpus/$$t || exit 1; done
+
 # Installs nothing and needs a compiler and CUnit; without jansson the file tests are skipped.
-test: $(B)/check
-	tests/run.sh $(B) check
+test: $(B)/check $(if $(JANSSON),$(REPLAYS))
+	tests/run.sh $(B) check $(if $(JANSSON),fuzz)
 
 check:
 	@.ci/packages check
-	@$(MAKE) all $(B)/check
-	@tests/run.sh $(B) check cli tuner examples clang
+	@$(MAKE) all $(B)/check $(REPLAYS)
+	@tests/run.sh $(B) check fuzz cli tuner examples clang
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
@@ -125,5 +152,5 @@ format:
 clean:
 	rm -rf $(B) $(B)-clang
 
-.PHONY: all test check tune results format clean
+.PHONY: all test check fuzz tune results format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the parts of the tests that are named and adds up their closing lines.
-#   tests/run.sh BUILD check [cli] [tuner] [examples] [clang]
+#   tests/run.sh BUILD check [fuzz] [cli] [tuner] [examples] [clang]
 # Each part ends in "N passed, N failed, N skipped"; so does the whole. Exit 1: something failed.
 set -u
 build=$1
@@ -39,6 +39,23 @@ clang_build() {
   fi
 }
 
+# Every target over its corpus, without a fuzzer.
+replay() {
+  local passed=0 failed=0 out
+  for target in tests/fuzz/corpus/*; do
+    out=$("$build/replay-${target##*/}" "$target" 2>&1)
+    echo "$out" | sed '$d'
+    if [[ $(echo "$out" | tail -n 1) =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed ]]; then
+      passed=$((passed + BASH_REMATCH[1]))
+      failed=$((failed + BASH_REMATCH[2]))
+    else
+      echo "FAIL ${target##*/}: $out"
+      failed=$((failed + 1))
+    fi
+  done
+  echo "$passed passed, $failed failed, 0 skipped"
+}
+
 for name in "$@"; do
   case $name in
   check) part check "$build/check" ;;
@@ -46,6 +63,7 @@ for name in "$@"; do
   tuner) part tuner sh tests/check_tuner.sh "$build" ;;
   examples) part examples bash tests/examples/run.sh "$build" ;;
   clang) part clang clang_build ;;
+  fuzz) part fuzz replay ;;
   esac
 done
 echo
