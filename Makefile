@@ -94,6 +94,10 @@ $(B)/fp4moe: $(call obj,src/cli/main.c) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/li
 	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
+# The tests stand between the library and these calls (tests/check_io_faults.c).
+WRAPPED  := malloc calloc realloc aligned_alloc free strdup strndup asprintf mmap open close pread \
+            pwrite fsync rename
+$(B)/check: LDFLAGS += $(if $(JANSSON),$(WRAPPED:%=-Wl,--wrap=%))
 $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/autotune/counters.o: CPPFLAGS += $(if $(PFM),-DFP4MOE_PFM)

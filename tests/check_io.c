@@ -533,4 +533,5 @@ void check_io(void) {
   check_io_data();
   check_io_floats();
   check_io_packed();
+  check_io_faults();
 }

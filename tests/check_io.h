@@ -35,6 +35,9 @@ void check_io_floats(void);
 /* Suite "packed" (check_io_packed.c). */
 void check_io_packed(void);
 
+/* Suite "faults" (check_io_faults.c). */
+void check_io_faults(void);
+
 /* A directory for the running test, made and removed with all that is in it. */
 extern char io_scratch[64];
 void io_scratch_open(void);

@@ -39,7 +39,7 @@ fp4moe_status fp4moe_io_json_parse(const char *path, const char *text, size_t by
   fp4moe_status status = check_bounds(path, text, bytes);
   if (status != FP4MOE_OK) return status;
   json_t *json = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
-  if (!json && json_error_code(&error) == json_error_out_of_memory)
+  if (!json && (!*error.text || json_error_code(&error) == json_error_out_of_memory))
     return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: JSON of %zu bytes", path, bytes);
   if (!json)
     return fp4moe_fail(FP4MOE_INVALID, "%s: JSON, line %d, column %d: %s", path, error.line,
