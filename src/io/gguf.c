@@ -320,11 +320,12 @@ static fp4moe_status check_extents(const struct reader *r, fp4moe_tensors *set, 
 
 /* ---- The file ---- */
 
-int fp4moe_io_is_gguf(const struct io_file *file) {
-  char magic[4];
-  return file->bytes >= sizeof magic &&
-         fp4moe_io_file_read(file, 0, sizeof magic, magic) == FP4MOE_OK &&
-         memcmp(magic, "GGUF", sizeof magic) == 0;
+fp4moe_status fp4moe_io_is_gguf(const struct io_file *file, int *is) {
+  char magic[4] = "";
+  fp4moe_status status = FP4MOE_OK;
+  if (file->bytes >= sizeof magic) status = fp4moe_io_file_read(file, 0, sizeof magic, magic);
+  *is = memcmp(magic, "GGUF", sizeof magic) == 0;
+  return status;
 }
 
 static fp4moe_status take_counts(struct reader *r, uint64_t *tensors, uint64_t *keys) {

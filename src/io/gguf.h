@@ -15,8 +15,8 @@
 #define IO_GGUF_NAME_BYTES ((uint64_t)255)
 #define IO_GGUF_ALIGNMENT  ((uint64_t)1 << 20) /* at most */
 
-/* Whether the file begins as GGUF does. */
-int fp4moe_io_is_gguf(const struct io_file *file);
+/* Whether the file begins as GGUF does. SYSTEM: it cannot be read. */
+fp4moe_status fp4moe_io_is_gguf(const struct io_file *file, int *is);
 
 /* Takes the file last opened into the set. *metadata: every key of it, with the value of numbers,
  * booleans and short strings, null for all else; and for an array of equal floats that float. */

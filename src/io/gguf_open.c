@@ -95,9 +95,10 @@ json_t *fp4moe_io_gguf_config(json_t *metadata) {
 
 static fp4moe_status append(fp4moe_tensors *set, const char *path, json_t **metadata) {
   fp4moe_status status = fp4moe_io_tensors_file(set, path);
+  int is_gguf = 0;
+  if (status == FP4MOE_OK) status = fp4moe_io_is_gguf(&set->files[set->files_count - 1], &is_gguf);
   if (status != FP4MOE_OK) return status;
-  if (!fp4moe_io_is_gguf(&set->files[set->files_count - 1]))
-    return fp4moe_fail(FP4MOE_INVALID, "%s: does not begin with 'GGUF'", path);
+  if (!is_gguf) return fp4moe_fail(FP4MOE_INVALID, "%s: does not begin with 'GGUF'", path);
   return fp4moe_io_gguf_take(set, metadata);
 }
 

@@ -143,8 +143,10 @@ static fp4moe_status open_single(fp4moe_tensors *set, const char *path) {
   struct io_file file;
   fp4moe_status status = fp4moe_io_file_open(path, &file);
   if (status != FP4MOE_OK) return status;
-  int is_gguf = fp4moe_io_is_gguf(&file);
+  int is_gguf = 0;
+  status = fp4moe_io_is_gguf(&file, &is_gguf);
   fp4moe_io_file_close(&file);
+  if (status != FP4MOE_OK) return status;
   status = is_gguf ? fp4moe_io_gguf_open(set, path) : fp4moe_io_safetensors_append(set, path);
   return status == FP4MOE_OK ? sort_names(set) : status;
 }
