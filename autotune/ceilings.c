@@ -43,7 +43,6 @@ static const loop loops[] = {
 
 enum {
   REPEATS = 2,         /* of each loop in a round */
-  WINDOWS = 4,         /* of the buffer, each WINDOW_CACHES last-level caches */
   WINDOW_CACHES = 8,   /* the least that counts as memory */
   PIECE = 1 << 20,     /* bytes that a thread reads at a time */
   HUGE_PAGE = 2 << 20, /* bytes */
@@ -55,9 +54,10 @@ enum {
 struct ceilings_meter {
   fp4moe_pool *pool;
   size_t threads;
-  void *map;
+  void *map;       /* MAP_FAILED: the windows are the caller's */
   uint8_t *buffer; /* in map, on a huge page */
   size_t map_bytes, window_bytes;
+  const uint8_t *windows[CEILING_WINDOWS];
   unsigned turn; /* windows read so far */
   /* the present job */
   const loop *loop;
@@ -94,7 +94,7 @@ static double time_job(ceilings_meter *m, void (*job)(void *arg, size_t thread))
 }
 
 static double read_rate(ceilings_meter *m) {
-  m->window = m->buffer + m->turn++ % WINDOWS * m->window_bytes;
+  m->window = m->windows[m->turn++ % CEILING_WINDOWS];
   return (double)m->window_bytes / time_job(m, read_pieces);
 }
 
@@ -119,32 +119,39 @@ ceilings ceilings_measure(ceilings_meter *m) {
 static void fill_pieces(void *arg, size_t thread) {
   ceilings_meter *m = arg;
   (void)thread;
-  for (size_t at; (at = atomic_fetch_add(&m->next, HUGE_PAGE)) < WINDOWS * m->window_bytes;)
+  for (size_t at; (at = atomic_fetch_add(&m->next, HUGE_PAGE)) < CEILING_WINDOWS * m->window_bytes;)
     memset(m->buffer + at, 1, HUGE_PAGE);
 }
 
-static int map_buffer(ceilings_meter *m, size_t llc_bytes) {
-  m->window_bytes = (WINDOW_CACHES * llc_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-  m->map_bytes = WINDOWS * m->window_bytes + HUGE_PAGE;
+size_t ceilings_window_bytes(const fp4moe_host *host) {
+  return (WINDOW_CACHES * host->llc_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+}
+
+static int map_buffer(ceilings_meter *m) {
+  m->map_bytes = CEILING_WINDOWS * m->window_bytes + HUGE_PAGE;
   m->map = mmap(NULL, m->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (m->map == MAP_FAILED) return 0;
   madvise(m->map, m->map_bytes, MADV_HUGEPAGE);
   m->buffer = (uint8_t *)(((uintptr_t)m->map + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+  for (size_t i = 0; i < CEILING_WINDOWS; i++) m->windows[i] = m->buffer + i * m->window_bytes;
+  time_job(m, fill_pieces);
   return 1;
 }
 
-ceilings_meter *ceilings_open(const fp4moe_host *host, size_t threads) {
+ceilings_meter *ceilings_open(const fp4moe_host *host, size_t threads,
+                              const uint8_t *const windows[CEILING_WINDOWS]) {
   ceilings_meter *m = calloc(1, sizeof *m);
   if (!m) return NULL;
   m->map = MAP_FAILED;
   m->threads = threads;
   m->pool =
       fp4moe_pool_create(threads, threads <= host->allowed_cores ? host->core_pu : NULL, SPIN_NS);
-  if (!m->pool || !map_buffer(m, host->llc_bytes)) {
+  m->window_bytes = ceilings_window_bytes(host);
+  if (windows) memcpy(m->windows, windows, sizeof m->windows);
+  if (!m->pool || (!windows && !map_buffer(m))) {
     ceilings_close(m);
     return NULL;
   }
-  time_job(m, fill_pieces);
   return m;
 }
 

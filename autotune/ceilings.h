@@ -18,9 +18,16 @@ typedef struct ceilings {
 
 typedef struct ceilings_meter ceilings_meter;
 
-/* Makes the threads, pinned like the library's, and the buffer that all rounds read. NULL: no
- * memory. */
-ceilings_meter *ceilings_open(const fp4moe_host *host, size_t threads);
+enum { CEILING_WINDOWS = 4 };
+
+/* Bytes that a round reads: 8 last-level caches in whole huge pages. */
+size_t ceilings_window_bytes(const fp4moe_host *host);
+
+/* Makes the threads, pinned like the library's. windows: memory of the caller's that rounds read in
+ * turn, ceilings_window_bytes each from a 64-byte boundary, of different pages; NULL: memory of its
+ * own, CEILING_WINDOWS times as much. NULL result: no memory. */
+ceilings_meter *ceilings_open(const fp4moe_host *host, size_t threads,
+                              const uint8_t *const windows[CEILING_WINDOWS]);
 ceilings ceilings_measure(ceilings_meter *meter);
 void ceilings_close(ceilings_meter *meter);
 

@@ -75,14 +75,25 @@ static size_t count_layers(const bench *b) {
   return n > p->layers ? n : p->layers;
 }
 
-static double available_bytes(void) {
-  double kib = 0;
+/* The number after `name` in a file of lines "Name:  number ...", `missing` where there is none. */
+static double number_in(const char *path, const char *name, double missing) {
   char line[128];
-  FILE *f = fopen("/proc/meminfo", "re");
-  while (f && fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %lf", &kib) != 1) {
-  }
+  size_t n = strlen(name);
+  FILE *f = fopen(path, "re");
+  double value = missing;
+  while (f && fgets(line, sizeof line, f))
+    if (!strncmp(line, name, n)) value = strtod(line + n, NULL);
   if (f) fclose(f);
-  return kib > 0 ? kib * 1024 : INFINITY;
+  return value;
+}
+
+static double available_bytes(void) {
+  return 1024 * number_in("/proc/meminfo", "MemAvailable:", INFINITY);
+}
+
+static process_state look_at_process(void) {
+  return (process_state){1024 * number_in("/proc/self/status", "VmRSS:", NAN),
+                         (long)number_in("/proc/self/status", "Threads:", 0)};
 }
 
 /* Fewer experts where the memory is too small, with a word about it. */
@@ -101,8 +112,6 @@ static void fit_memory(bench *b) {
 }
 
 static void make_layers(bench *b) {
-  b->layer_count = count_layers(b);
-  fit_memory(b);
   b->layers = allocate(b->layer_count, sizeof *b->layers);
   for (size_t i = 0; i < b->layer_count; i++) {
     progress("packing random layers", i, b->layer_count);
@@ -197,6 +206,24 @@ static void sample_case(bench *b, bench_case *c) {
   c->ratio[r] = c->side[AGAINST].ms[r] / c->side[OWN].ms[r];
 }
 
+/* The ruler reads the layers' own weights where they are large enough, so that what is resident is
+ * theirs; else memory of its own. */
+static int layers_are_windows(const bench *b) {
+  const problem *p = &b->problem;
+  return p->layers >= CEILING_WINDOWS &&
+         p->shape.experts * record_bytes(p) >= ceilings_window_bytes(&b->host);
+}
+
+static ceilings_meter *open_meter(const bench *b) {
+  const uint8_t *windows[CEILING_WINDOWS];
+  int own = !layers_are_windows(b);
+  for (size_t i = 0; !own && i < CEILING_WINDOWS; i++)
+    windows[i] = fp4moe_layer_record(b->layers[i], 0);
+  ceilings_meter *meter = ceilings_open(&b->host, b->threads, own ? NULL : windows);
+  if (!meter) die("no memory to measure the bandwidth with");
+  return meter;
+}
+
 /* At least MIN_ROUNDS, and more while they are cheap: a shared host deserves them. */
 static void run_rounds(bench *b, ceilings_meter *meter) {
   const double cheap_ns = 8e9;
@@ -207,8 +234,9 @@ static void run_rounds(bench *b, ceilings_meter *meter) {
     b->ceilings[b->rounds] = ceilings_measure(meter);
     sample_case(b, &b->cases[0]); /* wakes the pool: in a model, layers follow one another */
     for (size_t i = 0; i < b->problem.calls; i++) sample_case(b, &b->cases[i]);
-    b->rounds++;
+    if (!b->rounds++) b->before = look_at_process();
   }
+  b->after = look_at_process();
   progress_clear();
 }
 
@@ -229,9 +257,11 @@ int command_bench(int argc, char **argv) {
   b.context = open_context(b.problem.threads, b.problem.kernels);
   b.threads = fp4moe_context_threads(b.context);
   make_plans(&b);
-  ceilings_meter *meter = ceilings_open(&b.host, b.threads);
-  if (!meter) die("no memory to measure the bandwidth with");
+  b.layer_count = count_layers(&b);
+  fit_memory(&b);
+  ceilings_meter *meter = layers_are_windows(&b) ? NULL : open_meter(&b);
   make_layers(&b);
+  if (!meter) meter = open_meter(&b);
   make_trials(&b);
   check_cases(&b);
   run_rounds(&b, meter);

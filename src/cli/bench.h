@@ -28,6 +28,12 @@ typedef struct bench_case {
   double ratio[MAX_ROUNDS]; /* time of AGAINST / time of OWN */
 } bench_case;
 
+/* What the process holds. */
+typedef struct process_state {
+  double resident_bytes; /* NaN: not known */
+  long threads;
+} process_state;
+
 typedef struct bench {
   problem problem;
   fp4moe_host host;
@@ -42,6 +48,7 @@ typedef struct bench {
   trial *trials; /* [problem.layers]: one for each layer of a sample */
   size_t rounds;
   ceilings ceilings[MAX_ROUNDS];
+  process_state before, after; /* the rounds */
   bench_case cases[MAX_CALLS];
 } bench;
 

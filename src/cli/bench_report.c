@@ -67,6 +67,25 @@ static void print_problem(const bench *b) {
          word_of(precision_words, (int)p->precision), b->layer_count, b->rounds);
 }
 
+/* With --layers: what a model of so many layers holds. */
+static double packed_bytes(const bench *b) {
+  return (double)b->layer_count * (double)fp4moe_layer_bytes(b->layers[0]);
+}
+
+static void print_memory(const bench *b) {
+  printf("# memory: packed weights %.3f GB, resident %.3f GB (%.3f); threads %ld, after the first "
+         "round %ld\n",
+         packed_bytes(b) * 1e-9, b->after.resident_bytes * 1e-9,
+         b->after.resident_bytes / packed_bytes(b), b->after.threads, b->before.threads);
+}
+
+static void json_memory(const bench *b) {
+  print_json(json_pack("{ss sf so sI sI}", "what", "memory", "packed_bytes", packed_bytes(b),
+                       "resident_bytes", json_number(b->after.resident_bytes), "threads",
+                       (json_int_t)b->after.threads, "threads_after_first_round",
+                       (json_int_t)b->before.threads));
+}
+
 static void print_columns(const bench *b) {
   if (b->sides == SIDES)
     printf("# ratio: time under --against '%s' / ms, in the same rounds\n", b->problem.against);
@@ -131,6 +150,7 @@ int bench_report(bench *b, int argc, char **argv) {
   head_command(b->context, json, argc, argv);
   if (!json) print_problem(b);
   head_limits(b->ceilings, b->rounds, b->threads, json);
+  if (b->problem.layers > 1) (json ? json_memory : print_memory)(b);
   if (!json) print_columns(b);
   for (size_t i = 0; i < b->problem.calls; i++) {
     bench_case *c = &b->cases[i];
