@@ -21,33 +21,43 @@ static double amax_of(size_t n, const double *x) {
   return isfinite(top) ? top : NAN;
 }
 
-static double nudged(double x, nudge by) { return (double)(float)x * by.value; }
+/* x as FP32; -0 stays what it is where nothing is nudged. */
+static double nudged(double x, double top, nudge by) {
+  return by.value != 0 ? (double)(float)x + by.value * top : (double)(float)x;
+}
+
+/* Its step is as wide as the element, and so is its nudge. */
+static double bf16_value(double x, nudge by) {
+  return (double)fp4_from_bf16(fp4_to_bf16((float)nudged(x, fabs(x), by)));
+}
 
 static void int8_block(size_t n, const double *x, nudge by, double *to) {
-  const float d = (float)amax_of(n, x) / 127;
+  const double top = amax_of(n, x);
+  const float d = (float)top / 127;
   for (size_t i = 0; i < n; i++) {
-    const double q = rint((double)(float)(nudged(x[i], by) / (double)d));
+    const double q = rint((double)(float)(nudged(x[i], top, by) / (double)d));
     to[i] = d < 0x1p-126f ? 0 : (double)d * fmin(fmax(q, -127), 127);
   }
 }
 
 static void mxfp8_block(const double *x, nudge by, double *to) {
-  const double top = amax_of(32, x) * by.scale;
+  const double top = amax_of(32, x), wanted = top * (1 + by.scale);
   int s = 0;
-  while (s < 254 && ldexp(448, s - 127) < top) s++;
+  while (s < 254 && ldexp(448, s - 127) < wanted) s++;
   for (int i = 0; i < 32; i++)
-    to[i] =
-        isnan(top) ? NAN : ldexp(nearest(ldexp(nudged(x[i], by), 127 - s), 3, -6, 448), s - 127);
+    to[i] = isnan(top) ? NAN
+                       : ldexp(nearest(ldexp(nudged(x[i], top, by), 127 - s), 3, -6, 448), s - 127);
 }
 
 static void nvfp4_block(float inverse, const double *x, nudge by, double *to) {
-  const float sixth = (float)(1.0 / 6), share = (float)(amax_of(16, x) * (double)sixth);
-  const double wanted = (double)(float)((double)inverse * (double)share) * by.scale;
+  const double top = amax_of(16, x);
+  const float sixth = (float)(1.0 / 6), share = (float)(top * (double)sixth);
+  const double wanted = (double)(float)((double)inverse * (double)share) * (1 + by.scale);
   const double sf = nearest(wanted, 3, -6, 448);
   const float o = sf == 0 ? 0 : (float)((double)inverse / sf);
   for (int i = 0; i < 16; i++)
-    to[i] =
-        isnan(wanted) ? NAN : nearest((double)(float)(nudged(x[i], by) * (double)o), 1, 0, 6) * sf;
+    to[i] = isnan(top) ? NAN
+                       : nearest((double)(float)(nudged(x[i], top, by) * (double)o), 1, 0, 6) * sf;
 }
 
 void reference_quantise(fp4moe_act_class act, float inverse, size_t n, const double *x, nudge by,
@@ -55,8 +65,7 @@ void reference_quantise(fp4moe_act_class act, float inverse, size_t n, const dou
   for (size_t at = 0, size; at < n; at += size) {
     size = fp4_quant_group(act) < n - at ? fp4_quant_group(act) : n - at;
     for (size_t i = at; i < at + size && act == FP4MOE_ACT_F32; i++) to[i] = x[i];
-    for (size_t i = at; i < at + size && act == FP4MOE_ACT_BF16; i++)
-      to[i] = (double)fp4_from_bf16(fp4_to_bf16((float)nudged(x[i], by)));
+    for (size_t i = at; i < at + size && act == FP4MOE_ACT_BF16; i++) to[i] = bf16_value(x[i], by);
     if (act == FP4MOE_ACT_I8) int8_block(size, x + at, by, to + at);
     if (act == FP4MOE_ACT_MXFP8) mxfp8_block(x + at, by, to + at);
     if (act == FP4MOE_ACT_NVFP4) nvfp4_block(inverse, x + at, by, to + at);

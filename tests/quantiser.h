@@ -8,7 +8,8 @@
 
 #include "kernel.h"
 
-/* Factors on the elements, and on the block's maximum before the scale is chosen. */
+/* In units of the block's maximum (bf16: of the element): added to the elements; added to the
+ * maximum before the block's scale is chosen. */
 typedef struct nudge {
   double value, scale;
 } nudge;

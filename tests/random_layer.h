@@ -28,6 +28,7 @@ typedef struct random_layer {
   /* Per projection 0 gate, 1 up, 2 down: [E][N][K/2], [E][N][K/group], [E], [E][N]. */
   uint8_t *codes[3], *scales[3];
   float *global[3], *bias[3];
+  float *input_scale[3]; /* [E]; class NVFP4 with the layer's global: its maxima are in desc */
   size_t n[3], k[3], group;
 } random_layer;
 
@@ -48,6 +49,19 @@ void random_layer_forward(const random_layer *m, size_t tokens, size_t top_k, co
 /* y [N] of one projection in double, bias included, from x [K] through the class's quantiser. */
 void random_layer_project(const random_layer *m, int projection, size_t e, const float *x,
                           double *y);
+
+/* The weights of a finished layer: restored from its records. */
+random_layer *random_layer_restore(const fp4moe_layer *layer);
+
+/* How far y is from that, where elements of h within TIE_WINDOW (of their block's maximum) of a
+ * rounding tie may be on either side of it, and so may block scales. */
+#define TIE_WINDOW 1e-5
+typedef struct closeness {
+  double rel_l2;
+  size_t elements, ties; /* of h that were quantised; of them near a tie */
+} closeness;
+closeness random_layer_compare(const random_layer *m, size_t tokens, size_t top_k, const float *x,
+                               const int32_t *ids, const float *weights, const float *y);
 
 /* sqrt(sum (a-b)^2 / sum b^2). */
 double rel_l2(size_t n, const float *a, const double *b);
