@@ -22,11 +22,10 @@ static double amax_of(size_t n, const double *x) {
 }
 
 /* x as FP32; -0 stays what it is where nothing is nudged. */
-static double nudged(double x, double top, nudge by) {
-  return by.value != 0 ? (double)(float)x + by.value * top : (double)(float)x;
+static double nudged(double x, double unit, nudge by) {
+  return by.value != 0 ? (double)(float)x + by.value * unit : (double)(float)x;
 }
 
-/* Its step is as wide as the element, and so is its nudge. */
 static double bf16_value(double x, nudge by) {
   return (double)fp4_from_bf16(fp4_to_bf16((float)nudged(x, fabs(x), by)));
 }
@@ -45,8 +44,9 @@ static void mxfp8_block(const double *x, nudge by, double *to) {
   int s = 0;
   while (s < 254 && ldexp(448, s - 127) < wanted) s++;
   for (int i = 0; i < 32; i++)
-    to[i] = isnan(top) ? NAN
-                       : ldexp(nearest(ldexp(nudged(x[i], top, by), 127 - s), 3, -6, 448), s - 127);
+    to[i] = isnan(top)
+                ? NAN
+                : ldexp(nearest(ldexp(nudged(x[i], fabs(x[i]), by), 127 - s), 3, -6, 448), s - 127);
 }
 
 static void nvfp4_block(float inverse, const double *x, nudge by, double *to) {
@@ -56,8 +56,9 @@ static void nvfp4_block(float inverse, const double *x, nudge by, double *to) {
   const double sf = nearest(wanted, 3, -6, 448);
   const float o = sf == 0 ? 0 : (float)((double)inverse / sf);
   for (int i = 0; i < 16; i++)
-    to[i] = isnan(top) ? NAN
-                       : nearest((double)(float)(nudged(x[i], top, by) * (double)o), 1, 0, 6) * sf;
+    to[i] = isnan(top)
+                ? NAN
+                : nearest((double)(float)(nudged(x[i], fabs(x[i]), by) * (double)o), 1, 0, 6) * sf;
 }
 
 void reference_quantise(fp4moe_act_class act, float inverse, size_t n, const double *x, nudge by,

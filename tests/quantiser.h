@@ -8,8 +8,9 @@
 
 #include "kernel.h"
 
-/* In units of the block's maximum (bf16: of the element): added to the elements; added to the
- * maximum before the block's scale is chosen. */
+/* `value` is added to the elements, in units of the element where the step of rounding goes with it
+ * and of the block's maximum in int8; `scale` to the maximum, in its units, before the block's
+ * scale is chosen. */
 typedef struct nudge {
   double value, scale;
 } nudge;

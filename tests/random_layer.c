@@ -316,7 +316,7 @@ void random_layer_project(const random_layer *m, int projection, size_t e, const
   size_t k = m->k[projection];
   double *in = malloc(k * sizeof *in);
   for (size_t i = 0; i < k; i++) in[i] = (double)x[i];
-  quantise(m->desc.precision, k, in);
+  quantise(m, e, projection == 2, in, (nudge){0, 0}, in);
   for (size_t i = 0; i < m->n[projection]; i++) y[i] = row_dot(m, projection, e, i, in);
   free(in);
 }

@@ -53,7 +53,7 @@ void random_layer_project(const random_layer *m, int projection, size_t e, const
 /* The weights of a finished layer: restored from its records. */
 random_layer *random_layer_restore(const fp4moe_layer *layer);
 
-/* How far y is from that, where elements of h within TIE_WINDOW (of their block's maximum) of a
+/* How far y is from that, where elements of h within TIE_WINDOW (quantiser.h has its units) of a
  * rounding tie may be on either side of it, and so may block scales. */
 #define TIE_WINDOW 1e-5
 typedef struct closeness {

@@ -1,0 +1,59 @@
+/* layer_call.c - calls of random layers (layer_call.h). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fp4.h"
+#include "layer_call.h"
+
+problem draw(const fp4moe_layer_desc *d, size_t tokens, size_t top_k, int with_gaps) {
+  problem p = {tokens, top_k, d->hidden, NULL, NULL, NULL, NULL};
+  p.x = malloc(tokens * p.hidden * sizeof(float));
+  p.y = malloc(tokens * p.hidden * sizeof(float));
+  p.weights = malloc(tokens * top_k * sizeof(float));
+  p.ids = malloc(tokens * top_k * sizeof(int32_t));
+  for (size_t i = 0; i < tokens * p.hidden; i++)
+    p.x[i] = fp4_from_bf16(fp4_to_bf16(check_uniform(-1, 1)));
+  for (size_t i = 0; i < tokens * top_k; i++) {
+    p.weights[i] = check_uniform(0.1f, 1);
+    p.ids[i] = with_gaps && !check_below(4) ? -1 : (int32_t)check_below(d->experts);
+  }
+  return p;
+}
+
+void drop(problem *p) {
+  free(p->x);
+  free(p->y);
+  free(p->weights);
+  free(p->ids);
+}
+
+fp4moe_batch batch_of(const problem *p) {
+  fp4moe_batch b = {.struct_size = sizeof b,
+                    .tokens = p->tokens,
+                    .top_k = p->top_k,
+                    .x = p->x,
+                    .x_dtype = FP4MOE_F32,
+                    .y = p->y,
+                    .y_dtype = FP4MOE_F32,
+                    .topk_ids = p->ids,
+                    .ids_dtype = FP4MOE_I32,
+                    .topk_weights = p->weights};
+  return b;
+}
+
+fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b) {
+  fp4moe_limits l = {sizeof l, b->tokens, b->top_k, 0};
+  size_t bytes = fp4moe_workspace_bytes(layer, &l);
+  void *workspace = malloc(bytes);
+  memset(workspace, 0xa5, bytes); /* what stands there must not matter */
+  fp4moe_status status = fp4moe_layer_forward(layer, b, workspace, bytes);
+  free(workspace);
+  return status;
+}
+
+fp4moe_context *context_of(size_t threads) {
+  fp4moe_context_desc d = {.struct_size = sizeof d, .max_threads = threads};
+  fp4moe_context *ctx = NULL;
+  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
+  return ctx;
+}

@@ -1,0 +1,36 @@
+/* layer_call.h - a random call of a random layer, with its buffers: what tests of layers share. */
+#ifndef FP4MOE_LAYER_CALL_H
+#define FP4MOE_LAYER_CALL_H
+
+#include "check.h"
+#include "random_layer.h"
+
+typedef struct problem {
+  size_t tokens, top_k, hidden;
+  float *x, *y, *weights; /* x has values of BF16 */
+  int32_t *ids;
+} problem;
+
+/* with_gaps: a quarter of the ids are -1. */
+problem draw(const fp4moe_layer_desc *d, size_t tokens, size_t top_k, int with_gaps);
+void drop(problem *p);
+
+fp4moe_batch batch_of(const problem *p);
+
+/* One call in a workspace of its own, whose contents are rubbish. */
+fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
+
+fp4moe_context *context_of(size_t threads);
+
+/* The call fails with this status, and a detail that has the text. */
+#define REFUSED(call, status, text)                                                                \
+  do {                                                                                             \
+    fp4moe_status got = (call);                                                                    \
+    CHECK(got == (status) && strstr(fp4moe_error_detail(), text),                                  \
+          "%s: %s: \"%s\", expected %s "                                                           \
+          "with \"%s\"",                                                                           \
+          #call, fp4moe_status_name(got), fp4moe_error_detail(), fp4moe_status_name(status),       \
+          text);                                                                                   \
+  } while (0)
+
+#endif
