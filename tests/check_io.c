@@ -531,6 +531,7 @@ void check_io(void) {
   check_io_linear(suite);
   check_io_slices(suite);
   check_io_data();
+  check_io_class();
   check_io_floats();
   check_io_packed();
   check_io_faults();

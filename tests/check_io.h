@@ -29,6 +29,9 @@ void check_io_slices(CU_pSuite suite);
 /* Suite "data" (check_io_data.c). */
 void check_io_data(void);
 
+/* Suite "data classes" (check_io_class.c). */
+void check_io_class(void);
+
 /* Suite "floats" (check_io_floats.c). */
 void check_io_floats(void);
 
