@@ -104,6 +104,17 @@ gptoss=$data/gptoss_mxfp4.safetensors
 io=$data/gptoss_mxfp4.io.safetensors
 expect 0 run "$gptoss" --input "$io" --output "$scratch/y.safetensors"
 expect 0 run "$gptoss" --input "$io" --layer 0 --threads 1
+expect 0 run "$gptoss" --input "$io" --precision mxfp8 --tolerance 5e-4
+prints y_mxfp8
+qwen=$data/qwen3_nvfp4_ct.safetensors
+weight_only=$data/qwen3_w4a16_modelopt.safetensors
+expect 0 run "$qwen" --input "$data/qwen3_nvfp4.io.safetensors" --precision nvfp4 --tolerance 3e-3
+prints y_w4a4
+expect 1 run "$qwen" --input "$data/qwen3_nvfp4.io.safetensors" --precision nvfp4 --tolerance 3e-3 \
+  --input-global expert
+expect 0 run "$weight_only" --precision nvfp4 --input-global token --tokens 2
+expect 0 explain --model qwen3-30b-a3b --precision nvfp4 --tokens 1
+prints 'class nvfp4: matmuls of bf16'
 expect 0 run "$gptoss" --tokens 3
 prints 'experts cost'
 expect 0 inspect "$gptoss"
@@ -245,7 +256,13 @@ says '96 / 2 ranks'
 expect 2 run "$gptoss" --layer 7
 says 'layer 7'
 expect 2 run "$gptoss" --precision nvfp4
-says "NVFP4 with format MXFP4"
+says 'NVFP4 with format MXFP4'
+expect 2 run "$weight_only" --precision nvfp4
+says "gate_proj.input_scale' is missing"
+expect 2 run "$gptoss" --input-global no-such-policy
+says no-such-policy
+expect 2 run "$gptoss" --tolerance 1
+says --input
 expect 2 run "$gptoss" --activation no-such-act
 says no-such-act
 expect 2 run "$gptoss" --check y --tolerance 1
