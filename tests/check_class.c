@@ -153,7 +153,7 @@ static void three_calls(const struct variant *v, fp4moe_context *ctx) {
   fp4moe_limits l = {sizeof l, rows.rows, 1, 0};
   size_t bytes = fp4moe_workspace_bytes(layer, &l);
   void *workspace = malloc(bytes);
-  CHECK(!fp4moe_experts(layer, &rows, &out, 0, workspace, bytes, NULL) &&
+  CHECK(!fp4moe_experts(layer, &rows, &out, NULL, workspace, bytes) &&
             !fp4moe_finalize(layer, &b, &out, row_pair),
         "%s", fp4moe_error_detail());
   closeness c = random_layer_compare(m, p.tokens, p.top_k, p.x, p.ids, p.weights, p.y);
