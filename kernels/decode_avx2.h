@@ -63,12 +63,10 @@ FP4_INLINE __m256 fp4_upper_f32(__m256i pair) {
 
 FP4_INLINE __m256 fp4_nan_f32(void) { return _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)); }
 
-/* E8M0: s << 23, but for s = 0, the subnormal 2^-127, and 255, NaN. */
+/* E8M0: s << 23, but for s = 0, the subnormal 2^-127. 255, which no loaded expert has, is +Inf. */
 FP4_INLINE __m256 fp4_e8m0_f32(__m128i s) {
   const __m256i x = _mm256_slli_epi32(_mm256_cvtepu8_epi32(s), 23);
-  const __m256i y = _mm256_max_epu32(x, _mm256_set1_epi32(0x00400000));
-  const __m256i nan = _mm256_cmpeq_epi32(x, _mm256_set1_epi32(0x7f800000));
-  return _mm256_blendv_ps(_mm256_castsi256_ps(y), fp4_nan_f32(), _mm256_castsi256_ps(nan));
+  return _mm256_castsi256_ps(_mm256_max_epu32(x, _mm256_set1_epi32(0x00400000)));
 }
 
 /* E4M3: the seven bits moved into an F16, whose bias is 15 and whose subnormals are those of E4M3,
@@ -83,7 +81,6 @@ FP4_INLINE __m256 fp4_e4m3_f32(__m128i s) {
   return _mm256_blendv_ps(x, fp4_nan_f32(), _mm256_castsi256_ps(nan));
 }
 
-/* Any scale bytes, as the C rows read them. */
 FP4_INLINE __m256 fp4_group_scales(const uint8_t *s, size_t group) {
   const __m128i byte = _mm_loadl_epi64((const __m128i *)(const void *)s);
   return group == FP4_NV_GROUP ? fp4_e4m3_f32(byte) : fp4_e8m0_f32(byte);

@@ -3,9 +3,18 @@
  * f32 and bf16 multiply in FP32, any scale, as the _c rows do: products have at most six
  * significant bits, so the upper half of FP32 holds them. In the pairs of layout.h both 16-bit
  * halves of a lane belong to one row, so one scale vector serves both. */
+#include <math.h>
+
 #include "decode_avx2.h"
 #include "i8_avx2.h"
 #include "kernel.h"
+
+/* Any scale bytes, as the C rows read them. */
+FP4_INLINE __m256 any_scales(const uint8_t *s, size_t group) {
+  const __m256 x = fp4_group_scales(s, group), inf = _mm256_set1_ps(INFINITY);
+  if (group == FP4_NV_GROUP) return x;
+  return _mm256_blendv_ps(x, fp4_nan_f32(), _mm256_cmp_ps(x, inf, _CMP_EQ_OQ));
+}
 
 /* The four pairs of layout.h of 8 rows x 8 k, as BF16: (k0,k2) (k4,k6) (k1,k3) (k5,k7). */
 FP4_INLINE void pairs_of(__m256i x, __m256i pair[4]) {
@@ -24,7 +33,7 @@ FP4_INLINE void unpack_f32(const uint8_t *nibbles, const uint8_t *scales, size_t
                            float *out) {
   for (size_t k0 = 0; k0 < k; k0 += group, scales += 16)
     for (size_t half = 0; half < 16; half += 8) {
-      const __m256 scale = fp4_group_scales(scales + half, group);
+      const __m256 scale = any_scales(scales + half, group);
       for (size_t v = k0; v < k0 + group; v += 8) {
         __m256i pair[4];
         pairs_of(fp4_load_bytes(nibbles + 8 * v + 4 * half), pair);
@@ -42,7 +51,7 @@ FP4_INLINE void unpack_bf16(const uint8_t *nibbles, const uint8_t *scales, size_
   const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
   for (size_t k0 = 0; k0 < k; k0 += group, scales += 16)
     for (size_t half = 0; half < 16; half += 8) {
-      const __m256 scale = fp4_group_scales(scales + half, group);
+      const __m256 scale = any_scales(scales + half, group);
       for (size_t v = k0; v < k0 + group; v += 8) {
         __m256i pair[4];
         pairs_of(fp4_load_bytes(nibbles + 8 * v + 4 * half), pair);
@@ -67,8 +76,7 @@ FP4_INLINE void unpack_i8(const uint8_t *nibbles, const uint8_t *scales, size_t 
         _mm256_store_si256((__m256i *)(void *)(out + 16 * v + 4 * half), c.lo);
         _mm256_store_si256((__m256i *)(void *)(out + 16 * v + 4 * half + 64), c.hi);
       }
-      _mm256_store_ps((float *)(void *)(out + 16 * group) + half,
-                      fp4_group_scales(scales + half, group));
+      _mm256_store_ps((float *)(void *)(out + 16 * group) + half, any_scales(scales + half, group));
     }
 }
 

@@ -1,0 +1,126 @@
+/* gemm_i8_avx2.h - many int8 rows against unpacked u8 panels, the canonical chain of class i8: one
+ * body for every dot of 256 bits that expands it.
+ *
+ * A tile is m rows x one panel over all k of the call; the integer sums of a group are in
+ * registers, the FP32 sums beside them in L1, touched once in 32 k. Whether a call is quick is
+ * known before its first tile (matmul_i8_avx2.h). */
+#ifndef FP4MOE_GEMM_I8_AVX2_H
+#define FP4MOE_GEMM_I8_AVX2_H
+
+#include <string.h>
+
+#include "gemm_tiles.h"
+#include "matmul_i8_avx2.h"
+
+/* of and m are constants where this is expanded. */
+FP4_INLINE void fp4_gemm_tile(const fp4moe_matmul *t, const place *at, size_t m, fp4_i8_kind of) {
+  const uint8_t *w = t->weights + at->panel * t->weights_stride, *soon = at->soon;
+  float *out = t->acc + at->row * t->acc_stride + 16 * at->panel;
+  const size_t step = 32 / of.group * fp4_codes_step(of), scales = 16 * of.group;
+  fp4_parts to = fp4_parts_at(t->row_k, t->k0);
+  const char *row[FP4_I8_M];
+  _Alignas(32) float acc[FP4_I8_M][16];
+  for (size_t r = 0; r < m; r++) {
+    row[r] = t->rows[at->row + r];
+    if (t->resume)
+      memcpy(acc[r], out + r * t->acc_stride, sizeof acc[r]);
+    else
+      memset(acc[r], 0, sizeof acc[r]);
+  }
+  size_t k = 0;
+  for (; k + 32 <= t->k; k += 32, fp4_parts_step(&to), w += step) {
+    if (k % STRETCH == 0) {
+      for (size_t i = 0; i < at->soon_bytes; i += 64)
+        _mm_prefetch((const char *)soon + i, _MM_HINT_T1);
+      soon += at->soon_bytes;
+    }
+    fp4_i8_block(row, m, to, w, w + scales, 32, of, acc);
+  }
+  if (of.group == FP4_NV_GROUP && k < t->k) fp4_i8_block(row, m, to, w, w + scales, 16, of, acc);
+  for (size_t r = 0; r < m; r++) memcpy(out + r * t->acc_stride, acc[r], sizeof acc[r]);
+}
+
+/* ---- May a call be quick? ---- */
+
+/* Exponents, as bits, of the least and the largest activation scale of the call. */
+static inline void fp4_d_range(const fp4moe_matmul *t, uint32_t *least, uint32_t *most) {
+  const size_t blocks = fp4_blocks32(t->k), first = fp4_parts_at(t->row_k, t->k0).d;
+  uint32_t low = UINT32_MAX, high = 0;
+  for (size_t r = 0; r < t->m; r++) {
+    const char *d = (const char *)t->rows[r] + first;
+    for (size_t i = 0; i < blocks; i++) {
+      uint32_t bits;
+      memcpy(&bits, d + 4 * i, 4);
+      low = bits < low ? bits : low;
+      high = bits > high ? bits : high;
+    }
+  }
+  *least = low >> 23, *most = high >> 23;
+}
+
+/* 16 block scales after another: the range of their bits, and whether 64 of each is an integer. */
+typedef struct fp4_seen {
+  __m256i least, most;
+  __m256 inexact;
+} fp4_seen;
+
+static inline void fp4_look(fp4_seen *x, const uint8_t *scales) {
+  for (size_t h = 0; h < 2; h++) {
+    const __m256 s = _mm256_load_ps((const float *)(const void *)scales + 8 * h);
+    const __m256 rounded = _mm256_sub_ps(fp4_by_64ths(s), _mm256_set1_ps(0x1.8p17f));
+    x->least = _mm256_min_epu32(x->least, _mm256_castps_si256(s));
+    x->most = _mm256_max_epu32(x->most, _mm256_castps_si256(s));
+    x->inexact = _mm256_or_ps(x->inexact, _mm256_cmp_ps(rounded, s, _CMP_NEQ_UQ));
+  }
+}
+
+/* Is no lane of x below (above) the exponent e of a positive number? */
+static inline int fp4_none_below(__m256i x, uint32_t e) {
+  const __m256i limit = _mm256_set1_epi32((int)(e << 23));
+  return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epu32(x, limit), x)) == -1;
+}
+static inline int fp4_none_above(__m256i x, uint32_t e) {
+  const __m256i limit = _mm256_set1_epi32((int)(e << 23 | 0x7fffff));
+  return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_min_epu32(x, limit), x)) == -1;
+}
+
+static inline int fp4_i8_quick(const fp4moe_matmul *t, size_t group) {
+  const size_t step = 16 * group + 64;
+  fp4_seen x = {_mm256_set1_epi32(-1), _mm256_setzero_si256(), _mm256_setzero_ps()};
+  uint32_t least, most;
+  fp4_d_range(t, &least, &most);
+  if (least < 7 || most >= 255) return 0; /* a zero is 0 */
+  for (size_t p = 0; p < t->panels; p++)
+    for (size_t g = 0; g < t->k / group; g++)
+      fp4_look(&x, t->weights + p * t->weights_stride + g * step + 16 * group);
+  if (group == FP4_NV_GROUP) return _mm256_movemask_ps(x.inexact) == 0;
+  /* least + e and most + e, biased twice, give exponents of 1 to 254; e itself is one. */
+  const uint32_t from = least < 127 ? 128 - least : 1, to = most > 127 ? 381 - most : 254;
+  return fp4_none_below(x.least, from) && fp4_none_above(x.most, to);
+}
+
+/* ---- The rows of one format: tiles of 1 to mr rows, quick and plain ---- */
+
+#define FP4_GEMM_NAME(w, m, isa, word) gemm_##w##_i8_##m##x16_panel_##word##_##isa
+#define FP4_GEMM_TILE(w, group, m, isa, dot, word, quick)                                          \
+  static void FP4_GEMM_NAME(w, m, isa, word)(const fp4moe_matmul *t, const place *at) {            \
+    fp4_gemm_tile(t, at, m, (fp4_i8_kind){group, 0, dot, quick});                                  \
+  }
+#define FP4_GEMM_TILES(w, group, isa, dot, word, quick)                                            \
+  FP4_GEMM_TILE(w, group, 1, isa, dot, word, quick)                                                \
+  FP4_GEMM_TILE(w, group, 2, isa, dot, word, quick)                                                \
+  FP4_GEMM_TILE(w, group, 3, isa, dot, word, quick)                                                \
+  FP4_GEMM_TILE(w, group, 4, isa, dot, word, quick)                                                \
+  FP4_GEMM_TILE(w, group, 5, isa, dot, word, quick)                                                \
+  FP4_GEMM_TILE(w, group, 6, isa, dot, word, quick)                                                \
+  static tile_fn *const tiles_##w##_##word[MAX_NP][MAX_MR] = {                                     \
+      {FP4_GEMM_NAME(w, 1, isa, word), FP4_GEMM_NAME(w, 2, isa, word),                             \
+       FP4_GEMM_NAME(w, 3, isa, word), FP4_GEMM_NAME(w, 4, isa, word),                             \
+       FP4_GEMM_NAME(w, 5, isa, word), FP4_GEMM_NAME(w, 6, isa, word)}};
+
+#define FP4_GEMM_VARIANT(w, group, mr, isa)                                                        \
+  void fp4moe_gemm_##w##_i8_##mr##x16_##isa(const fp4moe_matmul *t) {                              \
+    gemm_tiles(t, fp4_i8_quick(t, group) ? tiles_##w##_quick : tiles_##w##_plain, mr, 16);         \
+  }
+
+#endif

@@ -1,0 +1,198 @@
+/* matmul_i8_avx2.h - class i8: 32 columns of one panel times m rows, for gemv and gemm alike, with
+ * VPMADDUBSW or with a VPDPBUSD of 256 bits.
+ *
+ * A half panel is 8 rows in 32-bit lanes, four activations are one 32-bit broadcast, no sum crosses
+ * lanes. Codes are u8 = 2*e2m1 + 12; the offset is taken out by where a sum starts.
+ *
+ * VPMADDUBSW leaves two 16-bit sums in a lane, of k % 4 < 2 and of k % 4 >= 2. A product of two
+ * pairs is at most 2 * 24 * 127 = 6096: it does not saturate. A sum over 32 k starts from the row's
+ * pair, -12 * (the 16 activations that meet it), and adds modulo 2^16, so whatever passes through
+ * on the way its end is the true sum of 16 products of 2*e2m1 and q modulo 2^16; and that is at
+ * most 16 * 12 * 127 = 24384, which 16 bits hold. One VPMADDWD ends it.
+ *
+ * Then comes the canonical chain of kernel.h. Where a call's scales allow it (fp4_i8_quick), gemm
+ * does less of what shares the pipes of the products, with the same bits:
+ *
+ *   MX   d * 2^e, a normal number, is an integer added to the bits of d.
+ *   NV   t = fmaf(B1, s1, B0 * s0) is the exact sum, rounded once. Where scales are multiples of
+ *        2^-6, as all from 1/8 up, 64 * s fits 16 bits and VPMADDWD multiplies by it in place of
+ *        one; a product is below 2 * 12192 * 28672 and two fit 32 bits. The conversion rounds
+ *        64 * t, which d / 64 multiplies: d is at least 2^-120. */
+#ifndef FP4MOE_MATMUL_I8_AVX2_H
+#define FP4MOE_MATMUL_I8_AVX2_H
+
+#include "i8_avx2.h"
+#include "kernel.h"
+
+enum { FP4_I8_M = 6 }; /* rows whose sums of both halves leave 4 of the 16 registers */
+
+/* acc + the products of four bytes a lane: VPDPBUSD as VEX or EVEX has it. */
+typedef __m256i fp4_dot_fn(__m256i acc, __m256i u8, __m256i s8);
+
+/* What a body is expanded for: all constants. */
+typedef struct fp4_i8_kind {
+  size_t group;
+  int nibbles;     /* decoded on the way; else unpacked panels */
+  fp4_dot_fn *dot; /* NULL: VPMADDUBSW */
+  int quick;
+} fp4_i8_kind;
+
+/* ---- Places: where the parts of a row stand for the columns at hand, bytes from its start ---- */
+
+typedef struct fp4_parts {
+  size_t q, d, sum, half, pair;
+} fp4_parts;
+
+FP4_INLINE fp4_parts fp4_parts_at(size_t row_k, size_t k0) {
+  return (fp4_parts){k0, fp4_i8_d(row_k) + k0 / 8, fp4_i8_sum(row_k) + k0 / 8,
+                     fp4_i8_half(row_k) + k0 / 4, fp4_i8_pair(row_k) + k0 / 4};
+}
+
+/* The next 32 columns. */
+FP4_INLINE void fp4_parts_step(fp4_parts *at) {
+  at->q += 32, at->d += 4, at->sum += 4, at->half += 8, at->pair += 8;
+}
+
+/* Bytes from group to group, of codes and of scales. */
+FP4_INLINE size_t fp4_codes_step(fp4_i8_kind of) {
+  return of.nibbles ? 8 * of.group : 16 * of.group + 64;
+}
+FP4_INLINE size_t fp4_scales_step(fp4_i8_kind of) { return of.nibbles ? 16 : 16 * of.group + 64; }
+
+/* ---- Integer sums ---- */
+
+/* x[r][h] of four columns: c[h] are the codes of half h, q the place in the rows. */
+FP4_INLINE void fp4_products(const char *const *row, size_t m, size_t q, const __m256i c[2],
+                             fp4_i8_kind of, __m256i (*x)[2]) {
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    const __m256i a = fp4_four_everywhere(row[r] + q);
+    FP4_UNROLL for (size_t h = 0; h < 2; h++) x[r][h] =
+        of.dot ? of.dot(x[r][h], c[h], a)
+               : _mm256_add_epi16(x[r][h], _mm256_maddubs_epi16(c[h], a));
+  }
+}
+
+/* What the sums of a group start from. */
+FP4_INLINE __m256i fp4_start(const char *row, fp4_parts at, fp4_i8_kind of) {
+  if (of.dot) return fp4_four_everywhere(row + (of.group == FP4_MX_GROUP ? at.sum : at.half));
+  const __m256i pair = fp4_four_everywhere(row + at.pair);
+  if (of.group == FP4_NV_GROUP) return pair;
+  return _mm256_add_epi16(pair, fp4_four_everywhere(row + at.pair + 4));
+}
+
+/* x[r][h] = the sums of one group: of 32 bits with VPDPBUSD, else of 16. */
+FP4_INLINE void fp4_group_sums(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
+                               fp4_i8_kind of, __m256i (*x)[2]) {
+  FP4_UNROLL for (size_t r = 0; r < m; r++) x[r][0] = x[r][1] = fp4_start(row[r], at, of);
+  for (size_t v = 0; v < of.group; v += 8) {
+    __m256i lo[2], hi[2];
+    FP4_UNROLL for (size_t h = 0; h < 2; h++) {
+      if (of.nibbles) {
+        const fp4_nibbles c = fp4_codes(fp4_load_bytes(w + 8 * v + 32 * h));
+        lo[h] = c.lo, hi[h] = c.hi;
+      } else {
+        lo[h] = fp4_load_bytes(w + 16 * v + 32 * h);
+        hi[h] = fp4_load_bytes(w + 16 * v + 64 + 32 * h);
+      }
+    }
+    fp4_products(row, m, at.q + v, lo, of, x);
+    fp4_products(row, m, at.q + v + 4, hi, of, x);
+  }
+}
+
+FP4_INLINE __m256i fp4_to_32(__m256i x, fp4_i8_kind of) {
+  return of.dot ? x : _mm256_madd_epi16(x, _mm256_set1_epi16(1));
+}
+
+/* ---- Scales ---- */
+
+FP4_INLINE __m256 fp4_half_scales(const uint8_t *s, size_t h, fp4_i8_kind of) {
+  if (of.nibbles) return fp4_group_scales(s + 8 * h, of.group);
+  return _mm256_load_ps((const float *)(const void *)s + 8 * h);
+}
+
+FP4_INLINE __m256 fp4_float_everywhere(const char *x) {
+  return _mm256_castsi256_ps(fp4_four_everywhere(x));
+}
+
+/* s + 1.5 * 2^17, whose last bit is 1/64. */
+FP4_INLINE __m256 fp4_by_64ths(__m256 s) { return _mm256_add_ps(s, _mm256_set1_ps(0x1.8p17f)); }
+
+/* 64 * s in both halves of each lane. */
+FP4_INLINE __m256i fp4_x64(__m256 s) {
+  const __m256i x = _mm256_castps_si256(fp4_by_64ths(s));
+  return _mm256_blend_epi16(x, _mm256_slli_epi32(x, 16), 0xaa);
+}
+
+/* ---- Blocks: n columns, 32 or the 16 at the end of a row, of one panel into acc[r][16] ---- */
+
+FP4_INLINE void fp4_i8_add(float *acc, __m256 a, __m256 b) {
+  _mm256_store_ps(acc, _mm256_fmadd_ps(a, b, _mm256_load_ps(acc)));
+}
+
+FP4_INLINE void fp4_block_mx(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
+                             const uint8_t *s, fp4_i8_kind of, float (*acc)[16]) {
+  const __m256i one = _mm256_set1_epi32(127 << 23);
+  __m256i x[FP4_I8_M][2];
+  fp4_group_sums(row, m, at, w, of, x);
+  FP4_UNROLL for (size_t h = 0; h < 2; h++) {
+    const __m256 scale = fp4_half_scales(s, h, of);
+    const __m256i bits = _mm256_sub_epi32(_mm256_castps_si256(scale), one);
+    FP4_UNROLL for (size_t r = 0; r < m; r++) {
+      const __m256i d = fp4_four_everywhere(row[r] + at.d);
+      const __m256 by = of.quick ? _mm256_castsi256_ps(_mm256_add_epi32(d, bits))
+                                 : _mm256_mul_ps(_mm256_castsi256_ps(d), scale);
+      fp4_i8_add(acc[r] + 8 * h, _mm256_cvtepi32_ps(fp4_to_32(x[r][h], of)), by);
+    }
+  }
+}
+
+/* One group of NV: t of the first one, or chained to it. Quick: 64 * t, an integer. */
+FP4_INLINE void fp4_group_nv(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
+                             const uint8_t *s, fp4_i8_kind of, int chained, float (*two)[16]) {
+  __m256i x[FP4_I8_M][2];
+  fp4_group_sums(row, m, at, w, of, x);
+  FP4_UNROLL for (size_t h = 0; h < 2; h++) {
+    const __m256 scale = fp4_half_scales(s, h, of);
+    const __m256i by_64 = fp4_x64(scale);
+    FP4_UNROLL for (size_t r = 0; r < m; r++) {
+      float *to = two[r] + 8 * h;
+      if (of.quick) {
+        const __m256i t = _mm256_madd_epi16(x[r][h], by_64);
+        const __m256i old = chained ? fp4_load_bytes((const uint8_t *)to) : _mm256_setzero_si256();
+        _mm256_store_si256((__m256i *)(void *)to, _mm256_add_epi32(old, t));
+      } else {
+        const __m256 b = _mm256_cvtepi32_ps(fp4_to_32(x[r][h], of));
+        _mm256_store_ps(to, chained ? _mm256_fmadd_ps(b, scale, _mm256_load_ps(to))
+                                    : _mm256_mul_ps(b, scale));
+      }
+    }
+  }
+}
+
+FP4_INLINE void fp4_block_nv(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
+                             const uint8_t *s, size_t n, fp4_i8_kind of, float (*acc)[16]) {
+  const __m256i by_64 = _mm256_set1_epi32(6 << 23);
+  _Alignas(32) float two[FP4_I8_M][16];
+  fp4_group_nv(row, m, at, w, s, of, 0, two);
+  at.q += 16, at.half += 4, at.pair += 4, w += fp4_codes_step(of), s += fp4_scales_step(of);
+  if (n == 32) fp4_group_nv(row, m, at, w, s, of, 1, two);
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    const __m256i d = fp4_four_everywhere(row[r] + at.d);
+    const __m256 by = _mm256_castsi256_ps(of.quick ? _mm256_sub_epi32(d, by_64) : d);
+    FP4_UNROLL for (size_t h = 0; h < 2; h++) {
+      const __m256 t = of.quick
+                           ? _mm256_cvtepi32_ps(fp4_load_bytes((const uint8_t *)(two[r] + 8 * h)))
+                           : _mm256_load_ps(two[r] + 8 * h);
+      fp4_i8_add(acc[r] + 8 * h, t, by);
+    }
+  }
+}
+
+FP4_INLINE void fp4_i8_block(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
+                             const uint8_t *s, size_t n, fp4_i8_kind of, float (*acc)[16]) {
+  if (of.group == FP4_MX_GROUP) fp4_block_mx(row, m, at, w, s, of, acc);
+  if (of.group == FP4_NV_GROUP) fp4_block_nv(row, m, at, w, s, n, of, acc);
+}
+
+#endif
