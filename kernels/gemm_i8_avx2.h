@@ -35,6 +35,7 @@ FP4_INLINE void fp4_gemm_tile(const fp4moe_matmul *t, const place *at, size_t m,
       soon += at->soon_bytes;
     }
     fp4_i8_block(row, m, to, w, w + scales, 32, of, acc);
+    __asm__("" : "+m"(acc)); /* stays in memory */
   }
   if (of.group == FP4_NV_GROUP && k < t->k) fp4_i8_block(row, m, to, w, w + scales, 16, of, acc);
   for (size_t r = 0; r < m; r++) memcpy(out + r * t->acc_stride, acc[r], sizeof acc[r]);

@@ -34,6 +34,7 @@ FP4_INLINE void fp4_gemv_tile(const fp4moe_matmul *t, size_t panel, size_t first
         _mm_prefetch((const char *)w + 64 * v + t->prefetch, _MM_HINT_T1);
     _mm_prefetch((const char *)s + 2 * t->prefetch / of.group, _MM_HINT_T1);
     fp4_i8_block(row, m, at, w, s, 32, of, acc);
+    __asm__("" : "+m"(acc)); /* stays in memory */
   }
   if (of.group == FP4_NV_GROUP && k < t->k) fp4_i8_block(row, m, at, w, s, 16, of, acc);
   for (size_t r = 0; r < m; r++) memcpy(out + r * t->acc_stride, acc[r], sizeof acc[r]);

@@ -61,14 +61,17 @@ FP4_INLINE size_t fp4_scales_step(fp4_i8_kind of) { return of.nibbles ? 16 : 16 
 
 /* ---- Integer sums ---- */
 
-/* x[r][h] of four columns: c[h] are the codes of half h, q the place in the rows. */
+/* x[r][h] of four columns: c[h] are the codes of half h, q the place in the rows. The sums are kept
+ * from being added in another order, which would take registers. */
 FP4_INLINE void fp4_products(const char *const *row, size_t m, size_t q, const __m256i c[2],
                              fp4_i8_kind of, __m256i (*x)[2]) {
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
     const __m256i a = fp4_four_everywhere(row[r] + q);
-    FP4_UNROLL for (size_t h = 0; h < 2; h++) x[r][h] =
-        of.dot ? of.dot(x[r][h], c[h], a)
-               : _mm256_add_epi16(x[r][h], _mm256_maddubs_epi16(c[h], a));
+    FP4_UNROLL for (size_t h = 0; h < 2; h++) {
+      x[r][h] = of.dot ? of.dot(x[r][h], c[h], a)
+                       : _mm256_add_epi16(x[r][h], _mm256_maddubs_epi16(c[h], a));
+      __asm__("" : "+x"(x[r][h]));
+    }
   }
 }
 
