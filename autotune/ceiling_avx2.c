@@ -1,5 +1,5 @@
-/* ceiling_avx2.c - the ceilings of AVX2 (ceilings.h). An int8 dot without VNNI is VPMADDUBSW and
- * one 16-bit add: the sum to 32 bits is needed once in up to ten of them and not counted. */
+/* ceiling_avx2.c - the ceilings of AVX2 (ceilings.h). An int8 dot without VNNI is VPMADDUBSW and a
+ * 16-bit addition, and after ten of them VPMADDWD and a 32-bit one. */
 #include <immintrin.h>
 
 #include "ceilings.h"
@@ -17,26 +17,34 @@ uint64_t ceiling_read_avx2(const uint8_t *at, size_t n) {
 }
 
 uint64_t ceiling_int8_avx2(const uint8_t *at, size_t n) {
-  __m256i sum[CEILING_CHAINS], a = _mm256_set1_epi8(1), b = _mm256_set1_epi8(1);
+  const __m256i one = _mm256_set1_epi16(1), b = _mm256_set1_epi8(1);
+  __m256i a = b, sum[CEILING_PAIRS], x[CEILING_PAIRS];
   (void)at;
-  for (int j = 0; j < CEILING_CHAINS; j++) sum[j] = _mm256_setzero_si256();
-  for (size_t i = 0; i < n; i++)
+  for (int j = 0; j < CEILING_PAIRS; j++) sum[j] = x[j] = _mm256_setzero_si256();
+  for (size_t i = 0; i < n; i++) {
 #pragma GCC unroll 16
-    for (int j = 0; j < CEILING_CHAINS; j++) {
-      __asm__ volatile("" : "+x"(a));
-      sum[j] = _mm256_add_epi16(sum[j], _mm256_maddubs_epi16(a, b));
-    }
-  for (int j = 1; j < CEILING_CHAINS; j++) sum[0] = _mm256_add_epi16(sum[0], sum[j]);
+    for (int p = 0; p < CEILING_PRODUCTS; p++)
+#pragma GCC unroll 16
+      for (int j = 0; j < CEILING_PAIRS; j++) {
+        __asm__ volatile("" : "+x"(a));
+        x[j] = _mm256_add_epi16(x[j], _mm256_maddubs_epi16(a, b));
+        __asm__ volatile("" : "+x"(x[j]));
+      }
+#pragma GCC unroll 16
+    for (int j = 0; j < CEILING_PAIRS; j++)
+      sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(x[j], one));
+  }
+  for (int j = 1; j < CEILING_PAIRS; j++) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
   return (uint64_t)_mm256_extract_epi64(sum[0], 0);
 }
 
 uint64_t ceiling_f32_avx2(const uint8_t *at, size_t n) {
-  __m256 sum[CEILING_CHAINS], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(1);
+  __m256 sum[CEILING_YMM], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(1);
   (void)at;
-  for (int j = 0; j < CEILING_CHAINS; j++) sum[j] = _mm256_setzero_ps();
+  for (int j = 0; j < CEILING_YMM; j++) sum[j] = _mm256_setzero_ps();
   for (size_t i = 0; i < n; i++)
 #pragma GCC unroll 16
-    for (int j = 0; j < CEILING_CHAINS; j++) sum[j] = _mm256_fmadd_ps(a, b, sum[j]);
-  for (int j = 1; j < CEILING_CHAINS; j++) sum[0] = _mm256_add_ps(sum[0], sum[j]);
+    for (int j = 0; j < CEILING_YMM; j++) sum[j] = _mm256_fmadd_ps(a, b, sum[j]);
+  for (int j = 1; j < CEILING_YMM; j++) sum[0] = _mm256_add_ps(sum[0], sum[j]);
   return _mm256_cvtss_f32(sum[0]) > 0;
 }

@@ -22,22 +22,23 @@ typedef struct loop {
 } loop;
 
 /* Operations: 2 * lanes * products of a lane * chains. */
-#define OPS(lanes, products) (2.0 * (lanes) * (products)*CEILING_CHAINS)
+#define OPS(lanes, products, chains) (2.0 * (lanes) * (products) * (chains))
 
 static const loop loops[] = {
     {READ, FP4MOE_ISA_c, ceiling_read_c, 0},
-    {INT8, FP4MOE_ISA_c, ceiling_int8_c, OPS(1, 1)},
-    {F32, FP4MOE_ISA_c, ceiling_f32_c, OPS(1, 1)},
+    {INT8, FP4MOE_ISA_c, ceiling_int8_c, OPS(1, 1, CEILING_CHAINS)},
+    {F32, FP4MOE_ISA_c, ceiling_f32_c, OPS(1, 1, CEILING_CHAINS)},
 #if defined(__x86_64__)
     {READ, FP4MOE_ISA_avx2, ceiling_read_avx2, 0},
     {READ, FP4MOE_ISA_avx512, ceiling_read_ahead_avx512, 0},
     {READ, FP4MOE_ISA_avx512, ceiling_read_4_avx512, 0},
-    {INT8, FP4MOE_ISA_avx2, ceiling_int8_avx2, OPS(16, 2)},
-    {INT8, FP4MOE_ISA_avx512, ceiling_int8_avx512, OPS(32, 2)},
-    {INT8, FP4MOE_ISA_avx512vnni, ceiling_int8_avx512vnni, OPS(16, 4)},
-    {BF16, FP4MOE_ISA_avx512bf16, ceiling_bf16_avx512bf16, OPS(16, 2)},
-    {F32, FP4MOE_ISA_avx2, ceiling_f32_avx2, OPS(8, 1)},
-    {F32, FP4MOE_ISA_avx512, ceiling_f32_avx512, OPS(16, 1)},
+    {INT8, FP4MOE_ISA_avx2, ceiling_int8_avx2, OPS(16, 2, CEILING_PAIRS *CEILING_PRODUCTS)},
+    {INT8, FP4MOE_ISA_avxvnni, ceiling_int8_avxvnni, OPS(8, 4, CEILING_YMM)},
+    {INT8, FP4MOE_ISA_avx512, ceiling_int8_avx512, OPS(32, 2, CEILING_CHAINS)},
+    {INT8, FP4MOE_ISA_avx512vnni, ceiling_int8_avx512vnni, OPS(16, 4, CEILING_CHAINS)},
+    {BF16, FP4MOE_ISA_avx512bf16, ceiling_bf16_avx512bf16, OPS(16, 2, CEILING_CHAINS)},
+    {F32, FP4MOE_ISA_avx2, ceiling_f32_avx2, OPS(8, 1, CEILING_YMM)},
+    {F32, FP4MOE_ISA_avx512, ceiling_f32_avx512, OPS(16, 1, CEILING_CHAINS)},
 #endif
 };
 
@@ -53,6 +54,7 @@ enum {
 
 struct ceilings_meter {
   fp4moe_pool *pool;
+  fp4moe_isa cap;
   size_t threads;
   void *map;       /* MAP_FAILED: the windows are the caller's */
   uint8_t *buffer; /* in map, on a huge page */
@@ -107,7 +109,7 @@ ceilings ceilings_measure(ceilings_meter *m) {
   double best[KINDS] = {0};
   for (size_t i = 0; i < REPEATS * (sizeof loops / sizeof *loops); i++) {
     m->loop = &loops[i / REPEATS];
-    if (!fp4moe_cpu_has(m->loop->isa)) continue;
+    if (m->loop->isa > m->cap || !fp4moe_cpu_has(m->loop->isa)) continue;
     double rate = m->loop->kind == READ ? read_rate(m) : dot_rate(m);
     if (rate > best[m->loop->kind]) best[m->loop->kind] = rate;
   }
@@ -138,12 +140,13 @@ static int map_buffer(ceilings_meter *m) {
   return 1;
 }
 
-ceilings_meter *ceilings_open(const fp4moe_host *host, size_t threads,
+ceilings_meter *ceilings_open(const fp4moe_host *host, fp4moe_isa cap, size_t threads,
                               const uint8_t *const windows[CEILING_WINDOWS]) {
   ceilings_meter *m = calloc(1, sizeof *m);
   if (!m) return NULL;
   m->map = MAP_FAILED;
   m->threads = threads;
+  m->cap = cap;
   m->pool =
       fp4moe_pool_create(threads, threads <= host->allowed_cores ? host->core_pu : NULL, SPIN_NS);
   m->window_bytes = ceilings_window_bytes(host);

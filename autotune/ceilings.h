@@ -23,10 +23,11 @@ enum { CEILING_WINDOWS = 4 };
 /* Bytes that a round reads: 8 last-level caches in whole huge pages. */
 size_t ceilings_window_bytes(const fp4moe_host *host);
 
-/* Makes the threads, pinned like the library's. windows: memory of the caller's that rounds read in
- * turn, ceilings_window_bytes each from a 64-byte boundary, of different pages; NULL: memory of its
- * own, CEILING_WINDOWS times as much. NULL result: no memory. */
-ceilings_meter *ceilings_open(const fp4moe_host *host, size_t threads,
+/* Makes the threads, pinned like the library's. What lies above `cap` is not measured: a layer
+ * under FP4MOE_CPU cannot reach it. windows: memory of the caller's that rounds read in turn,
+ * ceilings_window_bytes each from a 64-byte boundary, of different pages; NULL: memory of its own,
+ * CEILING_WINDOWS times as much. NULL result: no memory. */
+ceilings_meter *ceilings_open(const fp4moe_host *host, fp4moe_isa cap, size_t threads,
                               const uint8_t *const windows[CEILING_WINDOWS]);
 ceilings ceilings_measure(ceilings_meter *meter);
 void ceilings_close(ceilings_meter *meter);
@@ -34,13 +35,14 @@ void ceilings_close(ceilings_meter *meter);
 /* A loop that does nothing but what its ceiling counts, in ceiling_<isa>.c. Returns a value that
  * depends on all of it.
  *   read  n bytes at `at`: 64-byte aligned, n a multiple of 1 KiB
- *   dot   n steps of CEILING_CHAINS independent accumulators; `at` is not used */
+ *   dot   n steps of CEILING_CHAINS independent accumulators, of CEILING_YMM where there are 16
+ *         registers; `at` is not used. int8 without VNNI: CEILING_PAIRS x CEILING_PRODUCTS */
 typedef uint64_t ceiling_loop(const uint8_t *at, size_t n);
 
-enum { CEILING_CHAINS = 16 };
+enum { CEILING_CHAINS = 16, CEILING_YMM = 12, CEILING_PAIRS = 6, CEILING_PRODUCTS = 10 };
 
 ceiling_loop ceiling_read_c, ceiling_int8_c, ceiling_f32_c;
-ceiling_loop ceiling_read_avx2, ceiling_int8_avx2, ceiling_f32_avx2;
+ceiling_loop ceiling_read_avx2, ceiling_int8_avx2, ceiling_f32_avx2, ceiling_int8_avxvnni;
 ceiling_loop ceiling_read_ahead_avx512, ceiling_read_4_avx512;
 ceiling_loop ceiling_int8_avx512, ceiling_f32_avx512;
 ceiling_loop ceiling_int8_avx512vnni, ceiling_bf16_avx512bf16;

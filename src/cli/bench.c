@@ -219,7 +219,8 @@ static ceilings_meter *open_meter(const bench *b) {
   int own = !layers_are_windows(b);
   for (size_t i = 0; !own && i < CEILING_WINDOWS; i++)
     windows[i] = fp4moe_layer_record(b->layers[i], 0);
-  ceilings_meter *meter = ceilings_open(&b->host, b->threads, own ? NULL : windows);
+  ceilings_meter *meter =
+      ceilings_open(&b->host, b->context->request.cap, b->threads, own ? NULL : windows);
   if (!meter) die("no memory to measure the bandwidth with");
   return meter;
 }

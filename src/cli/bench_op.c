@@ -182,7 +182,8 @@ static void measure(op_bench *b, op_case *c, size_t round) {
 }
 
 static void run_rounds(op_bench *b) {
-  ceilings_meter *meter = ceilings_open(&b->context->host, b->threads, NULL);
+  ceilings_meter *meter =
+      ceilings_open(&b->context->host, b->context->request.cap, b->threads, NULL);
   if (!meter) die("no memory to measure the bandwidth with");
   for (size_t r = 0; r < OP_ROUNDS; r++) {
     progress("measuring, rounds", r, OP_ROUNDS);
