@@ -55,7 +55,8 @@ TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
 TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
 JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
 PFM      := $(shell echo '\#include <perfmon/pfmlib_perf_event.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
-TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%),$(wildcard tests/*.c)) \
+TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%), \
+            $(wildcard tests/*.c)) \
             $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c)
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
@@ -136,7 +137,11 @@ test: $(B)/check $(if $(JANSSON),$(REPLAYS))
 check:
 	@.ci/packages check
 	@$(MAKE) all $(B)/check $(REPLAYS)
-	@tests/run.sh $(B) check fuzz cli tuner examples clang
+	@tests/run.sh $(B) check fuzz cli tuner examples clang isa qemu valgrind
+
+# Memcheck over every test of the C and AVX2 rows: some minutes, of which check runs a part.
+memcheck: all $(B)/check
+	tests/check_emulated.sh $(B) memcheck
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
@@ -156,5 +161,5 @@ format:
 clean:
 	rm -rf $(B) $(B)-clang
 
-.PHONY: all test check fuzz tune results format clean
+.PHONY: all test check fuzz memcheck tune results format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -97,21 +97,22 @@ static void run_row(void) {
     if (row_tests[i].test == test) row_tests[i].run(row_tests[i].row);
 }
 
-void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *test) {
-  for (size_t i = 0; i < fp4moe_kernel_count; i++) {
-    const fp4moe_kernel *row = &fp4moe_kernels[i];
-    char text[160], why[64];
-    if (row->op != op) continue;
-    if (!fp4moe_cpu_has(row->isa)) {
-      snprintf(why, sizeof why, "this CPU has no %s", fp4moe_isa_name(row->isa));
-      check_skip(row->name, why);
-      continue;
-    }
-    snprintf(text, sizeof text, "%s %s", name, row->name);
-    CU_pTest added = CU_add_test(suite, text, run_row);
-    if (!added || row_test_count == MAX_TESTS) die(text);
-    row_tests[row_test_count++] = (row_test){added, test, row};
+void check_one_row(CU_pSuite suite, const char *name, const fp4moe_kernel *row, check_row_fn *test) {
+  char text[160], why[64];
+  if (!fp4moe_cpu_has(row->isa)) {
+    snprintf(why, sizeof why, "this CPU has no %s", fp4moe_isa_name(row->isa));
+    check_skip(row->name, why);
+    return;
   }
+  snprintf(text, sizeof text, "%s %s", name, row->name);
+  CU_pTest added = CU_add_test(suite, text, run_row);
+  if (!added || row_test_count == MAX_TESTS) die(text);
+  row_tests[row_test_count++] = (row_test){added, test, row};
+}
+
+void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *test) {
+  for (size_t i = 0; i < fp4moe_kernel_count; i++)
+    if (fp4moe_kernels[i].op == op) check_one_row(suite, name, &fp4moe_kernels[i], test);
 }
 
 static const fp4moe_kernel *find_c(fp4moe_op op, int format, int act, int form, int kind,

@@ -46,6 +46,14 @@ void check_test(CU_pSuite suite, const char *name, void (*test)(void));
 typedef void check_row_fn(const fp4moe_kernel *row);
 void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *test);
 
+/* The same for one row, which need not be in kernels.inc. */
+void check_one_row(CU_pSuite suite, const char *name, const fp4moe_kernel *row, check_row_fn *test);
+
+#if defined(__x86_64__)
+enum { CHECK_EVEX_ROWS = 4 };
+extern const fp4moe_kernel check_evex_rows[CHECK_EVEX_ROWS]; /* evex_avx512vnni.c */
+#endif
+
 /* The _c row of the same op, format, class, form and kind. */
 const fp4moe_kernel *check_spec(const fp4moe_kernel *row);
 

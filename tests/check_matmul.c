@@ -395,12 +395,22 @@ static void test_alone(const fp4moe_kernel *row) {
   sweep(row, most_rows(row), row->op == FP4MOE_OP_GEMV ? 1 : 3, 96, 0, check_alone);
 }
 
+static const struct {
+  const char *name;
+  check_row_fn *test;
+} tests[] = {{"shapes", test_shapes},
+             {"long k", test_long_k},
+             {"k in parts", test_split},
+             {"rows alone", test_alone}};
+
 void check_matmul(void) {
   CU_pSuite suite = check_suite("matmul");
-  for (int op = FP4MOE_OP_GEMV; op <= FP4MOE_OP_GEMM; op++) {
-    check_rows(suite, "shapes", (fp4moe_op)op, test_shapes);
-    check_rows(suite, "long k", (fp4moe_op)op, test_long_k);
-    check_rows(suite, "k in parts", (fp4moe_op)op, test_split);
-    check_rows(suite, "rows alone", (fp4moe_op)op, test_alone);
+  for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+    check_rows(suite, tests[i].name, FP4MOE_OP_GEMV, tests[i].test);
+    check_rows(suite, tests[i].name, FP4MOE_OP_GEMM, tests[i].test);
+#if defined(__x86_64__)
+    for (size_t r = 0; r < CHECK_EVEX_ROWS; r++)
+      check_one_row(suite, tests[i].name, &check_evex_rows[r], tests[i].test);
+#endif
   }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the parts of the tests that are named and adds up their closing lines.
-#   tests/run.sh BUILD check [fuzz] [cli] [tuner] [examples] [clang]
+#   tests/run.sh BUILD check [fuzz] [cli] [tuner] [examples] [clang] [isa] [qemu] [valgrind]
 # Each part ends in "N passed, N failed, N skipped"; so does the whole. Exit 1: something failed.
 set -u
 build=$1
@@ -64,6 +64,8 @@ for name in "$@"; do
   examples) part examples bash tests/examples/run.sh "$build" ;;
   clang) part clang clang_build ;;
   fuzz) part fuzz replay ;;
+  isa) part isa bash tests/check_isa.sh "$build" ;;
+  qemu | valgrind) part "$name" bash tests/check_emulated.sh "$build" "$name" ;;
   esac
 done
 echo
