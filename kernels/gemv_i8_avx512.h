@@ -3,8 +3,8 @@
  *
  * Where activations of three rows or more would be most of what is loaded, two panels share each:
  * a dot then costs half a load, and from 6 rows up their sums over k wait in the first-level cache
- * for the end of a block. Other panels of a tile pass one after the other within 32 k.
- * Prefetches go to L2 (gemv_avx512bf16.c says why). */
+ * for the end of a block. One row reads one panel after the other (gemv_avx512bf16.c says why).
+ * Prefetches go to L2 (there too). */
 #ifndef FP4MOE_GEMV_I8_AVX512_H
 #define FP4MOE_GEMV_I8_AVX512_H
 
@@ -69,10 +69,6 @@ FP4_INLINE void fp4_gemv_panels(const fp4moe_matmul *t, size_t m, size_t np, fp4
   const fp4_limits limits = of.quick ? fp4_i8_limits(t, of.group) : (fp4_limits){0, 0, 0};
   size_t p = 0;
   for (; p + np <= t->panels; p += np) fp4_gemv_step(t, p, m, np, of, &limits);
-  if (np > 2 && p + 2 <= t->panels) {
-    fp4_gemv_step(t, p, m, 2, of, &limits);
-    p += 2;
-  }
   if (np > 1 && p < t->panels) fp4_gemv_step(t, p, m, 1, of, &limits);
 }
 
@@ -87,8 +83,8 @@ FP4_INLINE void fp4_gemv_panels(const fp4moe_matmul *t, size_t m, size_t np, fp4
 #define FP4_GEMV_VARIANT(w, group, isa, codes)                                                     \
   void fp4moe_gemv_##w##_i8_8x16_##isa(const fp4moe_matmul *t) {                                   \
     switch (t->m) {                                                                                \
-      FP4_GEMV_CASE(group, codes, 1, 4)                                                            \
-      FP4_GEMV_CASE(group, codes, 2, 4)                                                            \
+      FP4_GEMV_CASE(group, codes, 1, 1)                                                            \
+      FP4_GEMV_CASE(group, codes, 2, 2)                                                            \
       FP4_GEMV_CASE(group, codes, 3, 2)                                                            \
       FP4_GEMV_CASE(group, codes, 4, 2)                                                            \
       FP4_GEMV_CASE(group, codes, 5, 2)                                                            \

@@ -262,12 +262,22 @@ static void read_line(reader *r, char *line, char header[5][192], const char *so
 #define ORDER(a, b)                                                                                \
   if ((a) != (b)) return (a) < (b) ? -1 : 1
 
+/* How far a value is from the usual one, in steps of two, up before down. */
+static unsigned unusual(uint32_t value, uint32_t usual) {
+  unsigned steps = 0;
+  for (uint32_t v = value; v > usual; v /= 2) steps += 2;
+  for (uint32_t v = value; v && v < usual; v *= 2) steps += 2;
+  return value < usual ? steps + 1 : steps;
+}
+
 int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b) {
   const fp4moe_kernel *ka = a->gemv ? a->gemv : a->gemm, *kb = b->gemv ? b->gemv : b->gemm;
   ORDER(ka, kb);
   ORDER(a->unpack, b->unpack);
-  ORDER(a->panels, b->panels);
   ORDER(a->k_block, b->k_block);
+  ORDER(unusual(a->panels, 4), unusual(b->panels, 4));
+  ORDER(unusual(a->prefetch, 4096), unusual(b->prefetch, 4096));
+  ORDER(a->panels, b->panels);
   ORDER(a->prefetch, b->prefetch);
   return 0;
 }

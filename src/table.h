@@ -85,8 +85,8 @@ void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][
 void fp4moe_table_soft(const fp4moe_host *host, char line[192]);
 void fp4moe_table_sort(fp4moe_table *table);
 
-/* The order of two recipes that are as fast as each other: kernels.inc, panels, K block, prefetch.
- * < 0: a stands first. */
+/* The order of two recipes that are as fast as each other: kernels.inc, no K blocks, 4 panels, a
+ * prefetch of 4096, and what is near to that. < 0: a stands first. */
 int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b);
 
 const char *fp4moe_format_name(int format); /* "mxfp4", "nvfp4" */
