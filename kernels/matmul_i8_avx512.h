@@ -22,7 +22,7 @@
 
 #include "i8_avx512.h"
 
-enum { FP4_I8_M = 8, FP4_I8_NP = 4, FP4_PLAIN = 0, FP4_QUICK = 1 };
+enum { FP4_I8_M = 8, FP4_I8_NP = 2, FP4_PLAIN = 0, FP4_QUICK = 1 };
 
 /* ---- Places ---- */
 
