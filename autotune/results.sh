@@ -69,7 +69,7 @@ describe_machine() {
   echo "isa       $(host_value isa)"
   echo "topology  $(host_value topology)"
   echo "os        $(uname -srm)"
-  echo "compiler  $("$compiler" --version | head -n 1)"
+  echo "compiler  $($compiler --version | head -n 1)"
   echo "flags     $flags"
   echo "source    $(git describe --always --dirty 2>/dev/null || echo unknown)"
   echo "date      $(date -u +%F)"
