@@ -36,7 +36,8 @@ static uint8_t draw_scale(const matmul_case *c, size_t column) {
       c->row->op == FP4MOE_OP_GEMM && c->act != FP4MOE_ACT_I8; /* then 2 <= s <= 252 */
   if (c->kind == STICKY) return c->format == FP4MOE_MXFP4 ? 127 : 0x38;
   /* As checkpoints have them: 1/8 and up, which int8 tiles take in integers. SPARSE adds signs. */
-  if (c->format == FP4MOE_NVFP4 && (c->kind == PLAIN || c->kind == SPARSE))
+  if (c->format == FP4MOE_NVFP4 &&
+      (c->kind == PLAIN || c->kind == SPARSE || (c->kind == TINY && c->act == FP4MOE_ACT_I8)))
     return (uint8_t)(0x20 + check_below(0x5f) + (c->kind == SPARSE ? 0x80 * check_below(2) : 0));
   if (c->format == FP4MOE_NVFP4) {
     uint8_t s = c->kind == LARGEST ? 0x7e : (uint8_t)check_random();
@@ -79,6 +80,7 @@ static float draw_activation(const matmul_case *c, size_t k) {
   case STICKY: /* every addition rounds up by nearly half a unit: the bound is reached */
     return k % (c->row->op == FP4MOE_OP_GEMV ? c->group : c->k) == 0 ? 1 : 0x1.02p-24f;
   case TINY:
+    if (c->act == FP4MOE_ACT_I8) return check_uniform(-0x1p-115f, 0x1p-115f); /* d near 2^-122 */
     return check_uniform(-0x1p-122f, 0x1p-122f);
   case WIDE:
     return check_uniform(-0x1p-40f, 0x1p-40f);
