@@ -20,6 +20,7 @@ uint64_t ceiling_int8_avx2(const uint8_t *at, size_t n) {
   const __m256i one = _mm256_set1_epi16(1), b = _mm256_set1_epi8(1);
   __m256i a = b, sum[CEILING_PAIRS], x[CEILING_PAIRS];
   (void)at;
+#pragma GCC unroll 16
   for (int j = 0; j < CEILING_PAIRS; j++) sum[j] = x[j] = _mm256_setzero_si256();
   for (size_t i = 0; i < n; i++) {
 #pragma GCC unroll 16
@@ -34,6 +35,7 @@ uint64_t ceiling_int8_avx2(const uint8_t *at, size_t n) {
     for (int j = 0; j < CEILING_PAIRS; j++)
       sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(x[j], one));
   }
+#pragma GCC unroll 16
   for (int j = 1; j < CEILING_PAIRS; j++) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
   return (uint64_t)_mm256_extract_epi64(sum[0], 0);
 }
