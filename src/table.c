@@ -5,6 +5,7 @@
  * the same class. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
@@ -65,12 +66,18 @@ static const char *word(words *w, const char *key) {
   return NULL;
 }
 
-static uint64_t number(words *w, const char *key, uint64_t most) {
-  const char *text = word(w, key);
+/* Decimal digits and nothing else; UINT64_MAX: it is not that, or too large. */
+static uint64_t decimal(const char *text) {
   char *end;
   errno = 0;
-  uint64_t n = text && *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : UINT64_MAX;
-  if (!text || n == UINT64_MAX || errno || *end || n > most) {
+  if (!text || *text < '0' || *text > '9') return UINT64_MAX;
+  uint64_t n = strtoull(text, &end, 10);
+  return errno || *end ? UINT64_MAX : n;
+}
+
+static uint64_t number(words *w, const char *key, uint64_t most) {
+  uint64_t n = decimal(word(w, key));
+  if (n == UINT64_MAX || n > most) {
     if (!w->wrong) w->wrong = key;
     return 0;
   }
@@ -99,7 +106,7 @@ static const fp4moe_kernel *find_kernel(const char *name) {
   for (size_t i = 0; i < fp4moe_kernel_count; i++) {
     const fp4moe_kernel *k = &fp4moe_kernels[i];
     if (strlen(k->name) == (size_t)(at - name) && !strncmp(k->name, name, (size_t)(at - name)) &&
-        strtoul(at + 1, NULL, 10) == k->revision)
+        decimal(at + 1) == k->revision)
       return k;
   }
   return NULL;
@@ -251,7 +258,7 @@ static void read_line(reader *r, char *line, char header[5][192], const char *so
     int is_recipe = line[0] == 'r';
     read_entry(r, line + (is_recipe ? 7 : 9), is_recipe);
   } else if (!strncmp(line, "end ", 4) && r->end < 0) {
-    r->end = strtol(line + 4, NULL, 10);
+    r->end = (long)(decimal(line + 4) & LONG_MAX);
   } else {
     refuse(r, line, "a line of a table");
   }
@@ -427,13 +434,16 @@ fp4moe_match fp4moe_table_find(const fp4moe_table *t, const fp4moe_recipe_key *k
                                size_t *count) {
   const fp4moe_recipe_entry *best = NULL;
   int best_distance = 2 * 1024 + 1;
+  int tuned = 0;
   *first = *count = 0;
   for (size_t i = 0; t && i < t->recipes; i++) {
     const fp4moe_recipe_entry *e = &t->recipe[i];
     if (e->phase != key->phase || e->format != key->format || e->act != key->act ||
-        e->gated != key->gated || e->bucket != key->bucket || !e->n || !e->k)
+        e->gated != key->gated || !e->n || !e->k)
       continue;
     int d = e->n == key->n && e->k == key->k ? -1 : distance_1024(e, key);
+    tuned |= d < 0 && e->cores == key->cores && !t->partial_of;
+    if (e->bucket != key->bucket) continue;
     if (best && e->n == best->n && e->k == best->k && e->cores == best->cores) {
       ++*count;
       continue;
@@ -448,6 +458,7 @@ fp4moe_match fp4moe_table_find(const fp4moe_table *t, const fp4moe_recipe_key *k
     *first = i;
     *count = 1;
   }
-  if (!best) return FP4MOE_MATCH_NONE;
-  return best_distance < 0 && best->cores == key->cores ? FP4MOE_MATCH_EXACT : FP4MOE_MATCH_NEAREST;
+  if (best && best_distance < 0 && best->cores == key->cores) return FP4MOE_MATCH_EXACT;
+  if (tuned) *count = 0;
+  return tuned ? FP4MOE_MATCH_PROVEN : best ? FP4MOE_MATCH_NEAREST : FP4MOE_MATCH_NONE;
 }

@@ -66,6 +66,7 @@ fp4moe_status fp4moe_table_save(const char *path, const fp4moe_host *host, fp4mo
 typedef enum fp4moe_match {
   FP4MOE_MATCH_NONE = 0,
   FP4MOE_MATCH_NEAREST,
+  FP4MOE_MATCH_PROVEN, /* the static order: the tuner of exactly this shape found nothing faster */
   FP4MOE_MATCH_EXACT
 } fp4moe_match;
 
@@ -76,7 +77,8 @@ typedef struct fp4moe_recipe_key {
 
 /* The (N, K, cores) among the entries that serves the key: the exact shape, else the least
  * |log2 N ratio| + |log2 K ratio| up to 2.0 (ties to the larger K); then the nearest core count.
- * *first, *count: its candidates by measured time. */
+ * *first, *count: its candidates by measured time, none where the shape was tuned to the end on as
+ * many cores and has entries for other rows only. */
 fp4moe_match fp4moe_table_find(const fp4moe_table *table, const fp4moe_recipe_key *key,
                                size_t *first, size_t *count);
 

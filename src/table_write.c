@@ -1,7 +1,8 @@
 /* table_write.c - writes the selection table: whole, or not at all.
  *
  * The text goes to a temporary file beside the target, is synced, and takes the target's name by
- * rename; a lock file keeps two writers apart. A reader sees the old table or the new one. */
+ * rename; a lock file keeps two writers apart. A reader sees the old table or the new one. The
+ * temporary file of a writer that was killed has the same name, and the next writer removes it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -94,7 +95,9 @@ static fp4moe_status failed(const char *what, const char *path) {
 
 static fp4moe_status write_temporary(const char *temporary, const fp4moe_host *host, fp4moe_isa isa,
                                      const fp4moe_table *table) {
-  FILE *f = fopen(temporary, "we");
+  if (unlink(temporary) && errno != ENOENT) return failed("remove", temporary);
+  int fd = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+  FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
   if (!f) return failed("write", temporary);
   write_text(f, host, isa, table);
   int bad = fflush(f) || ferror(f) || fsync(fileno(f));
@@ -109,7 +112,7 @@ fp4moe_status fp4moe_table_save(const char *path, const fp4moe_host *host, fp4mo
   if (strlen(path) + 32 > PATH_BYTES)
     return fp4moe_fail(FP4MOE_INVALID, "the table's path is too long");
   snprintf(lock, sizeof lock, "%s.lock", path);
-  snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
+  snprintf(temporary, sizeof temporary, "%s.tmp", path);
   make_directories(path);
   int fd = open(lock, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
   if (fd < 0 || flock(fd, LOCK_EX)) {

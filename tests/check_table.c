@@ -1,8 +1,11 @@
 /* check_table.c - the selection table: round trip, every refusal, finding entries. */
+#include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -22,8 +25,8 @@ static void open_dir(void) {
 
 static void close_dir(void) {
   char name[128];
-  const char *files[] = {"a/table", "a/table.lock", "a", ""};
-  for (int i = 0; i < 4; i++) {
+  const char *files[] = {"a/table", "a/table.lock", "a/table.tmp", "a", ""};
+  for (int i = 0; i < 5; i++) {
     snprintf(name, sizeof name, "%s/%s", dir, files[i]);
     remove(name);
   }
@@ -49,7 +52,7 @@ static fp4moe_table sample(fp4moe_recipe_entry e[6]) {
                                  .bucket = i < 3 ? 0 : 7,
                                  .n = shapes[i % 3][0],
                                  .k = shapes[i % 3][1],
-                                 .cores = host.allowed_cores,
+                                 .cores = host.threads,
                                  .ns = 1000 + i};
     e[i].recipe.panels = 2;
     if (i < 3) {
@@ -134,6 +137,12 @@ static void refusals(void) {
   refusal("end 6\n", "end 5\n", "end 5");
   refusal("end 6\n", "end 6", "cut off");
   refusal("end 6\n", "end 6\nrecipe x=1\n", "nothing after");
+  refusal("end 6\n", "end 6\nend 6\n", "nothing after");
+  refusal("end 6\n", "end 6x\n", "end");
+  refusal("end 6\n", "end -1\nend 6\n", "nothing after");
+  refusal("end 6\n", "end 18446744073709551622\n", "end");
+  refusal("arch ", "arch z\narch ", "line 2");
+  refusal("soft ", "cpu twice\nsoft ", "a line of a table");
   refusal("recipe phase", "recept phase", "a line of a table");
   close_dir();
 }
@@ -164,6 +173,17 @@ static void dropped_entries(void) {
   dropped("ns=1000", "ns=99999999999999999999999", "ns");
   dropped("ns=1000", "ns=1000 color=red", "color");
   dropped("ns=1000", "ns", "not words");
+  dropped("ns=1000", "ns=1000 ns=1000", "ns"); /* twice */
+  dropped("ns=1000", "ns=0x10", "ns");
+  dropped("ns=1000", "ns=+1", "ns");
+  dropped("ns=1000 noise=0", "ns=1000 noise=1000001", "noise");
+  dropped("n=64 k=96", "n=4194305 k=96", "n");
+  dropped("gated=1", "gated=2", "gated");
+  dropped("class=bf16", "class=mxfp8", "class");
+  dropped("phase=down", "phase=up", "phase");
+  dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c@1x", "c@1x");
+  dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c", "8x16_c");
+  dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_i8_8x16_c@1", "mx_i8");
   close_dir();
 }
 
@@ -184,6 +204,113 @@ static void soft_lines(void) {
   close_dir();
 }
 
+/* Cut off anywhere, a table is refused; only the whole one is not. */
+static void torn(void) {
+  fp4moe_recipe_entry e[6];
+  char text[65536];
+  open_dir();
+  fp4moe_table t = sample(e);
+  save(&t);
+  FILE *f = fopen(path, "r");
+  size_t n = fread(text, 1, sizeof text, f);
+  fclose(f);
+  for (size_t cut = 0; cut <= n; cut += cut + 40 < n ? 1 + check_below(23) : 1) {
+    f = fopen(path, "w");
+    fwrite(text, 1, cut, f);
+    fclose(f);
+    fp4moe_table *got = load();
+    CHECK((got->refused != 0) == (cut < n) && got->recipes == (cut < n ? 0 : 6),
+          "%zu of %zu bytes: %s", cut, n, got->report);
+    fp4moe_table_free(got);
+  }
+  close_dir();
+}
+
+/* Entries go by name@revision: the tables of a release with other kernels, in another order, serve
+ * as far as they name what is here. The same entry twice is no harm. */
+static void other_release(void) {
+  fp4moe_recipe_entry e[6], mixed[8];
+  open_dir();
+  fp4moe_table t = sample(e);
+  static const size_t order[8] = {5, 0, 3, 0, 1, 4, 2, 5};
+  for (size_t i = 0; i < 8; i++) mixed[i] = e[order[i]];
+  t.recipe = mixed;
+  t.recipes = 8;
+  save(&t);
+  fp4moe_table *got = edited("kernel fp4moe_store_c@1\n", "kernel fp4moe_old_c@3\n");
+  fp4moe_table_free(got);
+  got = edited("kernel fp4moe_combine_c@1\n", "");
+  CHECK(!got->refused && !got->dropped && got->recipes == 8, "%zu recipes: %s", got->recipes,
+        got->report);
+  CHECK(strstr(got->report, "not known to the tuner: fp4moe_store_c@1"), "%s", got->report);
+  for (size_t i = 1; i < got->recipes; i++)
+    CHECK(got->recipe[i - 1].n <= got->recipe[i].n, "entry %zu is not sorted", i);
+  for (size_t i = 0; i < 6; i++) {
+    fp4moe_recipe_key key = {e[i].phase,  e[i].format, e[i].act, e[i].gated,
+                             e[i].bucket, e[i].n,      e[i].k,   e[i].cores};
+    size_t first, count;
+    CHECK(fp4moe_table_find(got, &key, &first, &count) == FP4MOE_MATCH_EXACT &&
+              got->recipe[first].ns == e[i].ns,
+          "entry %zu is not found", i);
+  }
+  fp4moe_table_free(got);
+  close_dir();
+}
+
+/* ---- Writers that are killed ---- */
+
+/* Saves tables of 6 and 5 entries in turn until it is killed. */
+static _Noreturn void write_on(fp4moe_recipe_entry e[6]) {
+  fp4moe_table t = sample(e);
+  for (;;) {
+    t.recipes = 11 - t.recipes;
+    if (fp4moe_table_save(path, &host, isa, &t)) _exit(1);
+  }
+}
+
+static size_t files_in(const char *name) {
+  size_t n = 0;
+  DIR *d = opendir(name);
+  for (struct dirent *f; d && (f = readdir(d)) != NULL;) n += f->d_name[0] != '.';
+  if (d) closedir(d);
+  return n;
+}
+
+/* After each kill the table is one of the two; at most one temporary file is left, and the next
+ * writer removes it. */
+static void killed_writers(void) {
+  enum { KILLS = 1000 };
+  fp4moe_recipe_entry e[6];
+  char inside[80];
+  size_t of_five = 0, left = 0;
+  open_dir();
+  snprintf(inside, sizeof inside, "%s/a", dir);
+  fp4moe_table t = sample(e);
+  save(&t);
+  for (int i = 0; i < KILLS; i++) {
+    int status;
+    pid_t child = fork();
+    if (!child) write_on(e);
+    usleep((useconds_t)check_below(3000));
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    CHECK(WIFSIGNALED(status), "the writer failed by itself: %#x", (unsigned)status);
+    fp4moe_table *got = load();
+    CHECK(!got->refused && !got->dropped && (got->recipes == 6 || got->recipes == 5),
+          "kill %d: %zu recipes: %s", i, got->recipes, got->report);
+    of_five += got->recipes == 5;
+    fp4moe_table_free(got);
+    size_t files = files_in(inside);
+    left += files == 3;
+    CHECK(files <= 3, "kill %d: %zu files", i, files);
+  }
+  CHECK(of_five && of_five < KILLS && left, "%zu kills, %zu short tables, %zu temporary files",
+        (size_t)KILLS, of_five, left);
+  save(&t);
+  CHECK(files_in(inside) == 2, "%zu files after a save", files_in(inside));
+  close_dir();
+}
+
 static void finds_nearest(void) {
   fp4moe_recipe_entry e[6];
   open_dir();
@@ -193,8 +320,8 @@ static void finds_nearest(void) {
     size_t n, k, cores;
     fp4moe_match match;
     size_t got_n, got_k;
-  } cases[] = {{64, 96, host.allowed_cores, FP4MOE_MATCH_EXACT, 64, 96},
-               {64, 96, host.allowed_cores + 3, FP4MOE_MATCH_NEAREST, 64, 96},
+  } cases[] = {{64, 96, host.threads, FP4MOE_MATCH_EXACT, 64, 96},
+               {64, 96, host.threads + 3, FP4MOE_MATCH_NEAREST, 64, 96},
                {208, 96, 1, FP4MOE_MATCH_NEAREST, 256, 96},
                {64, 192, 1, FP4MOE_MATCH_NEAREST, 64, 384}, /* a tie: the larger K */
                {64, 2048, 1, FP4MOE_MATCH_NONE, 0, 0},
@@ -209,6 +336,14 @@ static void finds_nearest(void) {
     if (got)
       CHECK(t.recipe[first].n == cases[i].got_n && t.recipe[first].k == cases[i].got_k,
             "case %zu: %zux%zu", i, t.recipe[first].n, t.recipe[first].k);
+  }
+  fp4moe_recipe_key key = {FP4MOE_DOWN, FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 3, 64, 96, host.threads};
+  for (size_t partial = 0; partial < 2; partial++) { /* rows for which the tuner left none */
+    size_t first, count;
+    t.partial_of = partial;
+    fp4moe_match got = fp4moe_table_find(&t, &key, &first, &count);
+    CHECK(got == (partial ? FP4MOE_MATCH_NONE : FP4MOE_MATCH_PROVEN) && !count, "partial %zu: %d",
+          partial, (int)got);
   }
   close_dir();
 }
@@ -291,6 +426,9 @@ void check_table(void) {
   check_test(s, "refusals", refusals);
   check_test(s, "dropped entries", dropped_entries);
   check_test(s, "soft lines", soft_lines);
+  check_test(s, "torn", torn);
+  check_test(s, "another release", other_release);
+  check_test(s, "killed writers", killed_writers);
   check_test(s, "nearest", finds_nearest);
   check_test(s, "plan", plan_takes_recipes);
   check_test(s, "failed writes", failed_writes);
