@@ -138,14 +138,29 @@ typedef struct fp4moe_context fp4moe_context;
  * a time from one forward call, but concurrently from concurrent forward calls. */
 typedef void fp4moe_parallel_for(void *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg);
 
+/* What tuned recipes, those of the selection table, are to a context.
+ *   DEFAULT  FP4MOE_TUNED (use | require | off), else USE
+ *   USE      the exact key's, else those of the nearest shape and core count, else the static order
+ *   REQUIRE  a layer whose shape, class and cores are not exactly in the table is UNSUPPORTED, and
+ *            the key is named; also where a forced kernel rules the table's out
+ *   OFF      the table is not read: the static order. INVALID with a table named beside it */
+typedef enum fp4moe_tuned {
+  FP4MOE_TUNED_DEFAULT = 0,
+  FP4MOE_TUNED_USE,
+  FP4MOE_TUNED_REQUIRE,
+  FP4MOE_TUNED_OFF
+} fp4moe_tuned;
+
 typedef struct fp4moe_context_desc {
   size_t struct_size;
   /* Selection table: a path; NULL: FP4MOE_TABLE, else $XDG_CACHE_HOME/fp4moe/table (or
    * ~/.cache/fp4moe/table), else /etc/fp4moe/table, else none. A table that is refused costs speed
    * only: fp4moe_context_table says why. A path given here that cannot be read is an error. */
   const char *table;
-  /* Comma-separated globs over kernel names; each constrains the ops whose kernels it matches.
-   * NULL: FP4MOE_KERNEL, else no constraint. A glob that matches no kernel is INVALID. */
+  /* Comma-separated globs over kernel names; each constrains the ops whose kernels it matches, and
+   * those kernels are then used. NULL: FP4MOE_KERNEL, else no constraint. A glob that matches no
+   * kernel is INVALID; one of whose kernels none can serve a layer is UNSUPPORTED when the layer is
+   * finished, and the detail lists what can. */
   const char *kernels;
   /* Most threads a call uses; 0: one per physical core allowed by affinity mask and CPU quota. */
   size_t max_threads;
@@ -165,11 +180,18 @@ typedef struct fp4moe_context_desc {
    * from any thread that calls the library. NULL: lines are dropped. */
   void (*log)(void *user, const char *line);
   void *log_user;
+  fp4moe_tuned tuned;
+  /* 1: the bits of a token do not depend on what else is in the call: alone, among 7 or 512, they
+   * are the same. Costs speed: in the float classes one matmul row serves every number of rows (the
+   * one for few, unless `kernels` forces only those for many), in all classes phase 2 has fewer
+   * units, which matters above some 64 threads at few tokens. */
+  int batch_invariant;
 } fp4moe_context_desc;
 
-/* desc: NULL = all defaults. Environment read here, once: FP4MOE_CPU (highest ISA used: c, avx2,
- * ..., avx512bf16), FP4MOE_KERNEL, FP4MOE_TABLE (path | only:path | none). A word that means
- * nothing is INVALID. INVALID, NO_MEMORY, SYSTEM. The context outlives its layers. */
+/* desc: NULL = all defaults. Fields stand above the environment, which is read here: FP4MOE_CPU
+ * (highest ISA used: c, avx2, ..., avx512bf16), FP4MOE_KERNEL, FP4MOE_TABLE (path | only:path |
+ * none), FP4MOE_TUNED. A word that means nothing, or another variable FP4MOE_*, is INVALID.
+ * INVALID, NO_MEMORY, SYSTEM. The context outlives its layers. */
 FP4MOE_API fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc,
                                                fp4moe_context **context);
 FP4MOE_API void fp4moe_context_destroy(fp4moe_context *context); /* NULL: nothing */
@@ -179,7 +201,8 @@ FP4MOE_API size_t fp4moe_context_threads(const fp4moe_context *context);
 
 /* Reads the table again (path as in the desc). Layers finished or replanned later use it. A table
  * that is refused leaves the context without one and is FP4MOE_OK; a path that cannot be read is
- * SYSTEM and changes nothing. Safe beside calls that run; not beside another reload. */
+ * SYSTEM and changes nothing, nor does a table refused under only:path, which is INVALID. Safe
+ * beside everything but destroy. */
 FP4MOE_API fp4moe_status fp4moe_context_reload_table(fp4moe_context *context, const char *path);
 
 /* One text about the table in use: its path and entries, or why there is none and each entry that
@@ -249,7 +272,10 @@ FP4MOE_API fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
  * leaves an op without a kernel. */
 FP4MOE_API fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer);
 
-/* Chooses again, from the context's present table. Not beside running calls of this layer. */
+/* Chooses again, from the context's present table. A call keeps the choice that it began with, so
+ * this is safe beside calls, reloads and other replans, but not beside a call by a team, whose
+ * threads must all begin with the same. Afterwards a call may want a larger workspace. A layer
+ * keeps every distinct choice it has had, some 2 KB each. */
 FP4MOE_API fp4moe_status fp4moe_layer_replan(fp4moe_layer *layer);
 
 /* Waits for nothing: no call of this layer may be running. NULL: nothing. */
@@ -577,9 +603,11 @@ typedef struct fp4moe_problem {
   int json; /* 1: JSON, 0: text */
 } fp4moe_problem;
 
-/* Every kernel of this build with selected / eligible (measured cost) / refused and all reasons,
- * the table key and where the choice came from, for rows spread evenly over the experts. Text is
- * written as by fp4moe_context_table. The first form needs no weights. */
+/* Every kernel of this build with selected / eligible (measured cost and its noise) / refused and
+ * all reasons, each phase's table key, where the choice came from (exact, nearest, static order)
+ * and what would change it, for rows spread evenly over the experts. Text is written as by
+ * fp4moe_context_table. The first form needs no weights; the second says too when the layer still
+ * runs an earlier choice. Safe beside everything but destroy. Errors as fp4moe_layer_finish. */
 FP4MOE_API fp4moe_status fp4moe_explain(fp4moe_context *context, const fp4moe_layer_desc *desc,
                                         const fp4moe_problem *problem, char *buf, size_t cap,
                                         size_t *needed);

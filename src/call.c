@@ -71,13 +71,9 @@ static fp4moe_status pick_workers(fp4moe_call *c) {
     return fp4moe_fail(FP4MOE_INVALID, "batch.threads is %zu, the context has %zu", threads, most);
   c->workers = threads ? threads : most;
   c->share = 2;
-  for (uint32_t i = 0; i < c->plan->schedules; i++) {
-    const fp4moe_schedule *s = &c->plan->schedule[i];
-    if (s->threads != c->workers || (int)s->bucket != fp4moe_bucket(c->batch.tokens)) continue;
-    if (!team) c->workers = s->workers;
-    c->share = s->share;
-    break;
-  }
+  const fp4moe_schedule *s = fp4moe_plan_schedule(c->plan, c->workers, c->batch.tokens);
+  if (s && !team) c->workers = s->workers;
+  if (s) c->share = s->share;
   return FP4MOE_OK;
 }
 
@@ -96,7 +92,7 @@ fp4moe_status fp4moe_call_init(fp4moe_call *c, const fp4moe_layer *layer, const 
   if (!form) c->form.id_inner = fp4moe_dtype_bytes(c->batch.ids_dtype);
   c->x_row_bytes = fp4_row_bytes(plan->act_class, fp4moe_x_columns(&layer->desc));
   c->h_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.intermediate);
-  c->cut.runs = fp4moe_cut_runs(layer->desc.hidden, c->batch.tokens);
+  c->cut.runs = fp4moe_plan_runs(plan, layer->desc.hidden, c->batch.tokens);
   return FP4MOE_OK;
 }
 
@@ -276,10 +272,15 @@ size_t fp4moe_cut_runs(size_t hidden, size_t tokens) {
   return runs < 1 ? 1 : runs > FP4MOE_MAX_RUNS ? FP4MOE_MAX_RUNS : runs;
 }
 
+size_t fp4moe_plan_runs(const fp4moe_plan *plan, size_t hidden, size_t tokens) {
+  return plan->batch_invariant ? 1 : fp4moe_cut_runs(hidden, tokens);
+}
+
 /* Time of a segment in arbitrary units: bytes below four rows, dots above. */
 static double row_cost(size_t rows) { return rows < 4 ? 4 : (double)rows; }
 
-/* Segments: active experts ascending, each in k_parts; cut into runs of about equal cost. */
+/* Segments: active experts ascending, each in k_parts; cut into runs of about equal cost. Where
+ * there is one run only, none is cut along K. */
 static void cut_runs(fp4moe_call *c) {
   enum { FEW_UNITS = 640 };
   fp4moe_cut *cut = &c->cut;

@@ -27,7 +27,8 @@ typedef struct fp4moe_cut {
   size_t ranges;  /* token ranges of the piece */
   size_t range;   /* tokens of one */
   size_t runs;    /* runs of segments, whose partial sums are added ascending */
-  size_t k_parts; /* segments of an expert along K; 1 in class i8, whose chain is one */
+  size_t k_parts; /* segments of an expert along K; 1 in class i8, whose chain is one, and
+                     under batch_invariant */
   uint32_t run_first[FP4MOE_MAX_RUNS + 1]; /* segments: active * k_parts + part */
   uint8_t run_order[FP4MOE_MAX_RUNS];      /* biggest first */
   double even_runs;                        /* cost of all runs over that of the biggest */
@@ -154,8 +155,10 @@ static inline int fp4moe_call_by_expert(const fp4moe_call *call) {
 const void *fp4moe_call_x(const fp4moe_call *call, size_t token);
 void *fp4moe_call_y(const fp4moe_call *call, size_t token, size_t slot);
 
-/* Runs of phase 2, at most: from H and the tokens of the call. */
+/* Runs of phase 2, at most: from H and the tokens of the call; of a plan: 1 where the bits must not
+ * depend on the tokens. */
 size_t fp4moe_cut_runs(size_t hidden, size_t tokens);
+size_t fp4moe_plan_runs(const fp4moe_plan *plan, size_t hidden, size_t tokens);
 
 /* Units of a phase for the present piece and, per unit, its cost in weight-row units. */
 size_t fp4moe_call_units(const fp4moe_call *call, int phase);

@@ -1,12 +1,15 @@
 /* context.c - context life: environment, threads, table, memory (fp4moe.h).
  *
- * The environment is read here and nowhere else. */
+ * A table is read beside the one in use and put in its place under a lock, which selection and
+ * explain hold while they look into it: whoever calls sees one table whole. Calls of layers see
+ * none at all, only the plan that was made from it. */
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "environment.h"
 #include "layer.h"
 #include "status.h"
 
@@ -40,50 +43,81 @@ void fp4moe_context_release(fp4moe_context *ctx, void *memory, size_t bytes) {
   ctx->desc.release(ctx->desc.allocate_user, memory, bytes);
 }
 
-/* ---- Environment and request ---- */
+/* ---- Request: the desc's fields, then the environment ---- */
 
-static fp4moe_status read_cap(fp4moe_request *request) {
-  const char *word = getenv("FP4MOE_CPU");
-  request->cap = (fp4moe_isa)(FP4MOE_ISAS - 1);
-  if (!word || !*word) return FP4MOE_OK;
-  int isa = fp4moe_isa_parse(word);
-  if (isa < 0) return fp4moe_fail(FP4MOE_INVALID, "FP4MOE_CPU is \"%s\", no ISA here", word);
-  request->cap = (fp4moe_isa)isa;
-  return FP4MOE_OK;
+/* tuned and a table that contradict each other, unless a field stands against a variable. */
+static fp4moe_status check_tuned(const fp4moe_context *ctx, const fp4moe_environment *env) {
+  int by_field = ctx->desc.tuned != FP4MOE_TUNED_DEFAULT;
+  const char *table = ctx->desc.table ? ctx->desc.table : env->table;
+  int none = table && !ctx->desc.table && !strcmp(table, "none");
+  int clash = ctx->request.tuned == FP4MOE_TUNED_OFF       ? table && !none
+              : ctx->request.tuned == FP4MOE_TUNED_REQUIRE ? none
+                                                           : 0;
+  if (!clash || (by_field && !ctx->desc.table)) return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID, "%s %s, and the table is \"%s\"",
+                     by_field ? "tuned is" : "FP4MOE_TUNED is",
+                     ctx->request.tuned == FP4MOE_TUNED_OFF ? "off" : "require", table);
 }
 
-static fp4moe_status read_globs(fp4moe_context *ctx) {
-  const char *globs = ctx->desc.kernels, *origin = "kernels";
-  if (!globs) globs = getenv("FP4MOE_KERNEL"), origin = "FP4MOE_KERNEL";
-  return globs && *globs ? fp4moe_request_globs(&ctx->request, globs, origin) : FP4MOE_OK;
+static fp4moe_status make_request(fp4moe_context *ctx) {
+  fp4moe_request *r = &ctx->request;
+  fp4moe_environment env;
+  fp4moe_status status = fp4moe_environment_read(&env);
+  if (status) return status;
+  if ((unsigned)ctx->desc.tuned > FP4MOE_TUNED_OFF)
+    return fp4moe_fail(FP4MOE_INVALID, "tuned is %d, expected USE, REQUIRE or OFF",
+                       (int)ctx->desc.tuned);
+  r->cap = env.cap;
+  r->batch_invariant = ctx->desc.batch_invariant != 0;
+  r->tuned = ctx->desc.tuned ? ctx->desc.tuned : env.tuned ? env.tuned : FP4MOE_TUNED_USE;
+  ctx->isa = fp4moe_cpu_best(r->cap);
+  if ((status = check_tuned(ctx, &env))) return status;
+  if (ctx->desc.kernels)
+    return *ctx->desc.kernels ? fp4moe_request_globs(r, ctx->desc.kernels, "kernels") : FP4MOE_OK;
+  return env.kernel ? fp4moe_request_globs(r, env.kernel, "FP4MOE_KERNEL") : FP4MOE_OK;
 }
 
 /* ---- Table ---- */
 
-static void log_line(const fp4moe_context *ctx, const char *line) {
-  if (ctx->desc.log) ctx->desc.log(ctx->desc.log_user, line);
+static void log_refusal(const fp4moe_context *ctx, const fp4moe_table *table) {
+  char line[512];
+  if (!ctx->desc.log || !table || !table->refused) return;
+  snprintf(line, sizeof line, "table %.200s refused: %.250s", table->path, table->report);
+  line[strcspn(line, "\n")] = 0;
+  ctx->desc.log(ctx->desc.log_user, line);
 }
 
-/* Replaces the table; the one before is freed. */
+/* Puts the table in the place of the one before, which is freed: nobody holds it without the lock.
+ */
 static void use_table(fp4moe_context *ctx, fp4moe_table *table, const char *why) {
+  log_refusal(ctx, table);
   pthread_mutex_lock(&ctx->table_lock);
   fp4moe_table *old = ctx->table;
   ctx->table = table;
   snprintf(ctx->table_why, sizeof ctx->table_why, "%s", why);
   pthread_mutex_unlock(&ctx->table_lock);
   fp4moe_table_free(old);
-  if (table && table->refused) {
-    char line[512];
-    snprintf(line, sizeof line, "table %.200s refused: %.250s", table->path, table->report);
-    line[strcspn(line, "\n")] = 0;
-    log_line(ctx, line);
-  }
 }
 
 static fp4moe_status load_table(fp4moe_context *ctx, const char *path, const char *why) {
   fp4moe_table *table;
   fp4moe_status status = fp4moe_table_load(path, &ctx->host, ctx->isa, &table);
   if (!status) use_table(ctx, table, why);
+  return status;
+}
+
+/* FP4MOE_TABLE=only:path: a table that is refused changes nothing. */
+static fp4moe_status load_only(fp4moe_context *ctx, const char *path) {
+  fp4moe_table *table;
+  fp4moe_status status = fp4moe_table_load(path, &ctx->host, ctx->isa, &table);
+  if (status) return status;
+  if (!table->refused) {
+    use_table(ctx, table, "FP4MOE_TABLE");
+    return FP4MOE_OK;
+  }
+  status = fp4moe_fail(FP4MOE_INVALID, "FP4MOE_TABLE=only:%s is refused: %.*s", path,
+                       (int)strcspn(table->report, "\n"), table->report);
+  fp4moe_table_free(table);
   return status;
 }
 
@@ -103,24 +137,25 @@ static fp4moe_status search_table(fp4moe_context *ctx) {
 }
 
 static fp4moe_status find_table(fp4moe_context *ctx) {
-  const char *env = getenv("FP4MOE_TABLE");
-  if (ctx->desc.table) return load_table(ctx, ctx->desc.table, "named by the caller");
-  if (!env || !*env) return search_table(ctx);
-  if (!strcmp(env, "none")) {
-    use_table(ctx, NULL, "FP4MOE_TABLE=none: static order");
+  fp4moe_environment env;
+  fp4moe_status status = fp4moe_environment_read(&env);
+  if (status) return status;
+  if (ctx->request.tuned == FP4MOE_TUNED_OFF) {
+    use_table(ctx, NULL, "tuned is off: static order");
     return FP4MOE_OK;
   }
-  if (!strncmp(env, "only:", 5)) {
-    fp4moe_status status = load_table(ctx, env + 5, "FP4MOE_TABLE");
-    if (status || !ctx->table->refused) return status;
-    return fp4moe_fail(FP4MOE_INVALID, "FP4MOE_TABLE=%s is refused: %.*s", env,
-                       (int)strcspn(ctx->table->report, "\n"), ctx->table->report);
-  }
-  return load_table(ctx, env, "FP4MOE_TABLE");
+  if (ctx->desc.table) return load_table(ctx, ctx->desc.table, "named by the caller");
+  if (!env.table) return search_table(ctx);
+  if (!strncmp(env.table, "only:", 5)) return load_only(ctx, env.table + 5);
+  if (strcmp(env.table, "none")) return load_table(ctx, env.table, "FP4MOE_TABLE");
+  use_table(ctx, NULL, "FP4MOE_TABLE=none: static order");
+  return FP4MOE_OK;
 }
 
 fp4moe_status fp4moe_context_reload_table(fp4moe_context *ctx, const char *path) {
   if (!path) return find_table(ctx);
+  if (ctx->request.tuned == FP4MOE_TUNED_OFF)
+    return fp4moe_fail(FP4MOE_INVALID, "tuned is off, and the table is \"%s\"", path);
   return load_table(ctx, path, "named by the caller");
 }
 
@@ -162,9 +197,10 @@ fp4moe_status fp4moe_context_select(fp4moe_context *ctx, const fp4moe_layer_desc
   return status;
 }
 
-fp4moe_status fp4moe_context_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
-                                     const fp4moe_problem *problem, char *buf, size_t cap,
-                                     size_t *needed) {
+/* running: the layer's plan, NULL: no layer. */
+static fp4moe_status explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
+                             const fp4moe_problem *problem, const fp4moe_plan *running, char *buf,
+                             size_t cap, size_t *needed) {
   fp4moe_problem p;
   char about[2048] = "";
   fp4moe_text t = {buf, cap, 0}, table_about = {about, sizeof about, 0};
@@ -174,7 +210,7 @@ fp4moe_status fp4moe_context_explain(fp4moe_context *ctx, const fp4moe_layer_des
   table_text(ctx, &table_about);
   const fp4moe_table *table = ctx->table && !ctx->table->refused ? ctx->table : NULL;
   fp4moe_selector s = {&ctx->host, &ctx->request, table};
-  status = fp4moe_report(&s, desc, &p, about, &t);
+  status = fp4moe_report(&s, desc, &p, about, running, &t);
   pthread_mutex_unlock(&ctx->table_lock);
   return status ? status : finish_text(&t, needed);
 }
@@ -187,12 +223,12 @@ fp4moe_status fp4moe_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
   if (d.input_scale_gate_up == 0 && d.input_scale_down == 0 && fp4moe_reads_layer_scales(&d))
     d.input_scale_gate_up = d.input_scale_down = 1; /* not known yet, and they choose nothing */
   status = fp4moe_layer_desc_check(&d);
-  return status ? status : fp4moe_context_explain(ctx, &d, problem, buf, cap, needed);
+  return status ? status : explain(ctx, &d, problem, NULL, buf, cap, needed);
 }
 
 fp4moe_status fp4moe_layer_explain(fp4moe_layer *layer, const fp4moe_problem *problem, char *buf,
                                    size_t cap, size_t *needed) {
-  return fp4moe_context_explain(layer->ctx, &layer->desc, problem, buf, cap, needed);
+  return explain(layer->ctx, &layer->desc, problem, fp4moe_layer_plan(layer), buf, cap, needed);
 }
 
 /* ---- Life ---- */
@@ -227,9 +263,7 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
                                             "fp4moe_context_desc");
   fp4moe_host_read(&ctx->host);
   if (!status) status = fill_providers(ctx);
-  if (!status) status = read_cap(&ctx->request);
-  ctx->isa = fp4moe_cpu_best(ctx->request.cap);
-  if (!status) status = read_globs(ctx);
+  if (!status) status = make_request(ctx);
   if (!status) status = find_table(ctx);
   if (status)
     fp4moe_context_destroy(ctx);

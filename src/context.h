@@ -14,9 +14,9 @@ struct fp4moe_context {
   fp4moe_request request;
   fp4moe_isa isa; /* the best that runs here under the cap */
   fp4moe_pool *pool;
-  pthread_mutex_t table_lock;
-  fp4moe_table *table; /* NULL: none */
-  char table_why[256]; /* where it came from, or why there is none */
+  pthread_mutex_t table_lock; /* of the two below */
+  fp4moe_table *table;        /* NULL: none */
+  char table_why[256];        /* where it came from, or why there is none */
 };
 
 /* Memory of layers, 2 MiB aligned and in huge pages where the system gives them. */
@@ -26,10 +26,5 @@ void fp4moe_context_release(fp4moe_context *ctx, void *memory, size_t bytes);
 /* fp4moe_select under the table lock. */
 fp4moe_status fp4moe_context_select(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
                                     fp4moe_plan *plan);
-
-/* fp4moe_explain of a desc that was checked. */
-fp4moe_status fp4moe_context_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
-                                     const fp4moe_problem *problem, char *buf, size_t cap,
-                                     size_t *needed);
 
 #endif

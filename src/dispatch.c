@@ -40,7 +40,8 @@ static fp4moe_status begin(dispatch *d, fp4moe_layer *layer, const fp4moe_batch 
   else
     b.y = (void *)(uintptr_t)b.x, b.y_dtype = b.x_dtype, b.y_stride = b.x_stride;
   b.stats = NULL;
-  if ((status = fp4moe_call_init(&d->call, layer, &layer->plan, &b, NULL))) return status;
+  if ((status = fp4moe_call_init(&d->call, layer, fp4moe_layer_plan(layer), &b, NULL)))
+    return status;
   if ((unsigned)d->rows.dtype > FP4MOE_BF16)
     return fp4moe_fail(FP4MOE_INVALID, "rows.dtype is %d, expected F32, F16 or BF16",
                        (int)d->rows.dtype);

@@ -431,7 +431,8 @@ fp4moe_status fp4moe_layer_forward_plan(fp4moe_layer *layer, const fp4moe_plan *
 fp4moe_status fp4moe_layer_forward(fp4moe_layer *layer, const fp4moe_batch *batch, void *workspace,
                                    size_t workspace_bytes) {
   if (!layer || !layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
-  return fp4moe_layer_forward_plan(layer, &layer->plan, batch, workspace, workspace_bytes);
+  return fp4moe_layer_forward_plan(layer, fp4moe_layer_plan(layer), batch, workspace,
+                                   workspace_bytes);
 }
 
 /* ---- Sizes ---- */
@@ -444,16 +445,17 @@ size_t fp4moe_plan_workspace_bytes(const fp4moe_layer *layer, const fp4moe_plan 
   call.form = (fp4moe_call_form){.unreduced = fp4moe_is_linear(&layer->desc), .slots = 1};
   call.x_row_bytes = fp4_row_bytes(plan->act_class, fp4moe_x_columns(&layer->desc));
   call.h_row_bytes = fp4_row_bytes(plan->act_class, layer->desc.intermediate);
-  call.cut.runs = fp4moe_cut_runs(layer->desc.hidden, tokens);
+  call.cut.runs = fp4moe_plan_runs(plan, layer->desc.hidden, tokens);
   return fp4moe_call_layout(&call, NULL, piece);
 }
 
 static size_t limit_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits, int least) {
   fp4moe_limits l;
   if (!layer || fp4moe_take_struct(&l, sizeof l, limits, "fp4moe_limits")) return 0;
+  const fp4moe_plan *plan = fp4moe_layer_plan(layer);
   size_t most = fp4moe_context_threads(layer->ctx), largest = 0;
   size_t threads = l.threads ? l.threads : most;
-  if (!l.top_k || threads > most || l.max_tokens > UINT32_MAX / l.top_k) return 0;
+  if (!plan || !l.top_k || threads > most || l.max_tokens > UINT32_MAX / l.top_k) return 0;
   if (!l.max_tokens) l.max_tokens = 1;
   if (fp4moe_is_linear(&layer->desc) && !least) /* x may have a row per slot */
     l.max_tokens *= l.top_k, l.top_k = 1;
@@ -461,8 +463,7 @@ static size_t limit_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits
   for (size_t tokens = 8; l.max_tokens;
        tokens = tokens < FP4MOE_TOKEN_BLOCK ? FP4MOE_TOKEN_BLOCK : tokens + FP4MOE_TOKEN_BLOCK) {
     size_t n = tokens < l.max_tokens ? tokens : l.max_tokens;
-    size_t bytes =
-        fp4moe_plan_workspace_bytes(layer, &layer->plan, n, l.top_k, threads, least ? 1 : n);
+    size_t bytes = fp4moe_plan_workspace_bytes(layer, plan, n, l.top_k, threads, least ? 1 : n);
     if (bytes > largest) largest = bytes;
     if (n == l.max_tokens) break;
   }

@@ -70,6 +70,7 @@ static fp4moe_status make_empty(fp4moe_context *ctx, const fp4moe_layer_desc *d,
                                 fp4moe_layer **out) {
   fp4moe_layer *layer = calloc(1, sizeof *layer);
   if (!layer) return fp4moe_fail(FP4MOE_NO_MEMORY, "a layer of %zu bytes", sizeof *layer);
+  pthread_mutex_init(&layer->plan_lock, NULL);
   layer->ctx = ctx;
   layer->desc = *d;
   fp4moe_shape_of(d, &layer->shape);
@@ -119,6 +120,44 @@ fp4moe_status fp4moe_layer_begin(fp4moe_context *ctx, const fp4moe_layer_desc *d
   return status ? status : fp4moe_layer_make(ctx, &d, out);
 }
 
+/* ---- Plans: each distinct one is kept, so that replanning needs no news of running calls ---- */
+
+struct fp4moe_kept_plan {
+  struct fp4moe_kept_plan *next;
+  fp4moe_plan plan;
+};
+
+static void free_plans(struct fp4moe_kept_plan *kept) {
+  while (kept) {
+    struct fp4moe_kept_plan *next = kept->next;
+    free(kept);
+    kept = next;
+  }
+}
+
+static fp4moe_status publish(fp4moe_layer *layer, const fp4moe_plan *plan) {
+  struct fp4moe_kept_plan *k = layer->kept;
+  while (k && !fp4moe_plan_same(&k->plan, plan)) k = k->next;
+  if (!k) {
+    if (!(k = malloc(sizeof *k)))
+      return fp4moe_fail(FP4MOE_NO_MEMORY, "a plan of %zu bytes", sizeof *k);
+    k->plan = *plan;
+    k->next = layer->kept;
+    layer->kept = k;
+  }
+  atomic_store_explicit(&layer->plan, &k->plan, memory_order_release);
+  return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_layer_select(fp4moe_layer *layer) {
+  fp4moe_plan plan;
+  pthread_mutex_lock(&layer->plan_lock);
+  fp4moe_status status = fp4moe_context_select(layer->ctx, &layer->desc, &plan);
+  if (!status) status = publish(layer, &plan);
+  pthread_mutex_unlock(&layer->plan_lock);
+  return status;
+}
+
 void fp4moe_layer_destroy(fp4moe_layer *layer) {
   if (!layer) return;
   if (layer->mapped.data) {
@@ -127,6 +166,8 @@ void fp4moe_layer_destroy(fp4moe_layer *layer) {
   } else if (layer->records) {
     fp4moe_context_release(layer->ctx, layer->records, fp4moe_layer_bytes(layer));
   }
+  free_plans(layer->kept);
+  pthread_mutex_destroy(&layer->plan_lock);
   free(layer->state);
   free(layer);
 }
@@ -173,17 +214,14 @@ fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer) {
     if (atomic_load(&layer->state[e]) != 2)
       return fp4moe_fail(FP4MOE_INVALID, "expert %zu was never set", e);
   fp4moe_status status = check_input_scales(layer);
-  if (!status) status = fp4moe_context_select(layer->ctx, &layer->desc, &layer->plan);
+  if (!status) status = fp4moe_layer_select(layer);
   if (!status) layer->finished = 1;
   return status;
 }
 
 fp4moe_status fp4moe_layer_replan(fp4moe_layer *layer) {
-  fp4moe_plan plan;
   if (!layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
-  fp4moe_status status = fp4moe_context_select(layer->ctx, &layer->desc, &plan);
-  if (!status) layer->plan = plan;
-  return status;
+  return fp4moe_layer_select(layer);
 }
 
 fp4moe_status fp4moe_layer_forward_c(fp4moe_layer *layer, fp4moe_precision precision,
@@ -217,7 +255,7 @@ static void add_name(char *buf, size_t cap, size_t *used, const fp4moe_kernel *k
 
 size_t fp4moe_layer_kernel_names(const fp4moe_layer *layer, const uint32_t *expert_rows, char *buf,
                                  size_t cap) {
-  const fp4moe_plan *plan = &layer->plan;
+  const fp4moe_plan *plan = fp4moe_layer_plan(layer);
   size_t used = 0;
   if (cap) buf[0] = 0;
   for (size_t e = 0; e < layer->desc.experts; e++)

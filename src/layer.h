@@ -25,12 +25,22 @@ struct fp4moe_layer {
   atomic_uchar *state;   /* [experts]: 0 unset, 1 being packed, 2 packed */
   fp4moe_records mapped; /* the caller's, read in place; data NULL: records are our own */
   int finished;
-  fp4moe_plan plan;
+  _Atomic(const fp4moe_plan *) plan; /* what a call takes when it begins; NULL: not finished */
+  struct fp4moe_kept_plan *kept;     /* every plan there was, until destroy: a call may run by it */
+  pthread_mutex_t plan_lock;         /* of kept, and of changing plan */
 };
 
 struct fp4moe_linear {
   fp4moe_layer layer; /* of fp4moe_is_linear */
 };
+
+/* The plan of a call: immutable, there as long as the layer. */
+static inline const fp4moe_plan *fp4moe_layer_plan(const fp4moe_layer *layer) {
+  return atomic_load_explicit(&layer->plan, memory_order_acquire);
+}
+
+/* Selects from the context's present table and makes that the layer's plan. */
+fp4moe_status fp4moe_layer_select(fp4moe_layer *layer);
 
 static inline uint8_t *fp4moe_layer_record(const fp4moe_layer *layer, size_t e) {
   return layer->records + e * layer->shape.bytes;

@@ -84,5 +84,5 @@ size_t fp4moe_linear_workspace_min_bytes(const fp4moe_linear *linear, const fp4m
 
 fp4moe_status fp4moe_linear_explain(fp4moe_linear *linear, const fp4moe_problem *problem, char *buf,
                                     size_t cap, size_t *needed) {
-  return fp4moe_context_explain(linear->layer.ctx, &linear->layer.desc, problem, buf, cap, needed);
+  return fp4moe_layer_explain(&linear->layer, problem, buf, cap, needed);
 }

@@ -5,7 +5,6 @@
 
 #include "oracle.h"
 #include "status.h"
-#include "table.h"
 
 static const char *const op_names[FP4MOE_OPS] = {"unpack", "quant",   "gemv", "gemm",
                                                  "act",    "combine", "store"};
@@ -13,17 +12,20 @@ const char *fp4moe_op_name(fp4moe_op op) { return op_names[op]; }
 
 /* ---- Request ---- */
 
-/* Does any of the comma-separated globs match? */
+enum { GLOB_BYTES = 256 };
+
+/* Takes the first of a list of globs; returns the rest. */
+static const char *take_glob(const char *globs, char one[GLOB_BYTES]) {
+  size_t n = strcspn(globs, ",");
+  snprintf(one, GLOB_BYTES, "%.*s", (int)n, globs);
+  return globs + n + (globs[n] == ',');
+}
+
 static int globs_match(const char *globs, const char *name) {
-  char glob[256];
+  char one[GLOB_BYTES];
   while (*globs) {
-    size_t n = strcspn(globs, ",");
-    if (n < sizeof glob) {
-      memcpy(glob, globs, n);
-      glob[n] = 0;
-      if (!fnmatch(glob, name, 0)) return 1;
-    }
-    globs += n + (globs[n] == ',');
+    globs = take_glob(globs, one);
+    if (!fnmatch(one, name, 0)) return 1;
   }
   return 0;
 }
@@ -32,26 +34,28 @@ static int globs_match(const char *globs, const char *name) {
 static uint32_t matched_ops(const char *glob) {
   uint32_t ops = 0;
   for (size_t i = 0; i < fp4moe_kernel_count; i++)
-    if (globs_match(glob, fp4moe_kernels[i].name)) ops |= 1u << fp4moe_kernels[i].op;
+    if (!fnmatch(glob, fp4moe_kernels[i].name, 0)) ops |= 1u << fp4moe_kernels[i].op;
   return ops;
 }
 
 fp4moe_status fp4moe_request_globs(fp4moe_request *request, const char *globs, const char *origin) {
+  char one[GLOB_BYTES];
   if (strlen(globs) >= sizeof request->globs)
     return fp4moe_fail(FP4MOE_INVALID, "%s has %zu characters, at most %zu", origin, strlen(globs),
                        sizeof request->globs - 1);
   for (const char *g = globs; *g;) {
-    char one[256];
-    size_t n = strcspn(g, ",");
-    snprintf(one, sizeof one, "%.*s", (int)n, g);
+    if (strcspn(g, ",") >= GLOB_BYTES)
+      return fp4moe_fail(FP4MOE_INVALID, "%s: a glob has %zu characters, at most %d", origin,
+                         strcspn(g, ","), GLOB_BYTES - 1);
+    g = take_glob(g, one);
     uint32_t ops = matched_ops(one);
     if (!ops)
       return fp4moe_fail(FP4MOE_INVALID, "%s: \"%s\" matches no kernel (fp4moe explain lists them)",
                          origin, one);
     request->forced |= ops;
-    g += n + (g[n] == ',');
   }
   strcpy(request->globs, globs);
+  request->origin = origin;
   return FP4MOE_OK;
 }
 
@@ -120,19 +124,42 @@ static void first_pair(const fp4moe_selector *s, const fp4moe_layer_desc *desc, 
   }
 }
 
-/* Why an op has no kernel: what would serve without the constraint. */
-static fp4moe_status no_kernel(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
-                               fp4moe_op op) {
-  char serve[256] = "";
+/* Lists the kernels of these ops that would serve, were they not constrained. */
+static void list_serving(const fp4moe_selector *s, const fp4moe_layer_desc *desc, uint32_t ops,
+                         char *text, size_t cap) {
   size_t used = 0;
   for (size_t i = 0; i < fp4moe_kernel_count; i++) {
     const fp4moe_kernel *k = &fp4moe_kernels[i];
     uint32_t why = fp4moe_judge(s, desc, k) & ~(uint32_t)FP4MOE_NO_FORCED;
-    if (k->op != op || why || used + strlen(k->name) + 2 >= sizeof serve) continue;
-    used += (size_t)snprintf(serve + used, sizeof serve - used, " %s", k->name);
+    if (!(ops >> k->op & 1) || why || used + strlen(k->name) + 2 >= cap) continue;
+    used += (size_t)snprintf(text + used, cap - used, " %s", k->name);
   }
+  if (!used) snprintf(text, cap, " none");
+}
+
+static fp4moe_status no_kernel(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
+                               fp4moe_op op) {
+  char serve[256];
+  list_serving(s, desc, 1u << op, serve, sizeof serve);
   return fp4moe_fail(FP4MOE_UNSUPPORTED, "no %s kernel for this layer under \"%s\"; these serve:%s",
-                     op_names[op], s->request->globs, *serve ? serve : " none");
+                     op_names[op], s->request->globs, serve);
+}
+
+/* An override that does nothing is an error: each glob has a kernel that can serve the layer. */
+static fp4moe_status check_globs(const fp4moe_selector *s, const fp4moe_layer_desc *desc) {
+  char one[GLOB_BYTES], serve[256];
+  for (const char *g = s->request->globs; *g;) {
+    int used = 0;
+    g = take_glob(g, one);
+    for (size_t i = 0; i < fp4moe_kernel_count && !used; i++)
+      used = !fnmatch(one, fp4moe_kernels[i].name, 0) && !fp4moe_judge(s, desc, &fp4moe_kernels[i]);
+    if (used) continue;
+    list_serving(s, desc, matched_ops(one), serve, sizeof serve);
+    return fp4moe_fail(FP4MOE_UNSUPPORTED,
+                       "%s: \"%s\" matches no kernel that can serve this layer here; these can:%s",
+                       s->request->origin, one, serve);
+  }
+  return FP4MOE_OK;
 }
 
 /* ---- Recipes ---- */
@@ -149,9 +176,21 @@ static uint32_t multiple_of_both(uint32_t a, uint32_t b) {
   return n;
 }
 
+/* Ops of the two kinds of recipe. */
+enum {
+  FEW_ROW_OPS = 1 << FP4MOE_OP_GEMV,
+  MANY_ROW_OPS = 1 << FP4MOE_OP_UNPACK | 1 << FP4MOE_OP_GEMM
+};
+
+static int is_forced(const fp4moe_selector *s, uint32_t ops) {
+  return (s->request->forced & ops) != 0;
+}
+
+enum { GEMV_BUCKETS = 5 }; /* without a table: m up to 16 by a gemv */
+
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *r) {
-  enum { GEMV_BUCKETS = 5, GEMV_PANELS = 4, PREFETCH_BYTES = 4096 };
+  enum { GEMV_PANELS = 4, PREFETCH_BYTES = 4096 };
   uint32_t step = fp4moe_panel_step(phase, desc->activation.gated);
   const fp4moe_kernel *gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, fp4moe_bucket_rows(bucket));
   if (!gemv) return no_kernel(s, desc, FP4MOE_OP_GEMV);
@@ -159,7 +198,8 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   first_pair(s, desc, r);
   if (!r->gemm) return no_kernel(s, desc, FP4MOE_OP_GEMM);
   if (!r->unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
-  int gemm_is_slow = r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c;
+  int gemm_is_slow =
+      r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c && !is_forced(s, MANY_ROW_OPS);
   if (bucket < GEMV_BUCKETS || gemm_is_slow) {
     r->unpack = r->gemm = NULL;
     r->gemv = gemv;
@@ -172,30 +212,66 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   return FP4MOE_OK;
 }
 
-static int recipe_is_eligible(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
+/* A forced kernel is used: the table may not put the other kind of recipe in its buckets. */
+static int recipe_is_eligible(const fp4moe_selector *s, const fp4moe_layer_desc *desc, int bucket,
                               const fp4moe_recipe *r) {
+  if (is_forced(s, bucket < GEMV_BUCKETS ? FEW_ROW_OPS : MANY_ROW_OPS) &&
+      !r->gemv == (bucket < GEMV_BUCKETS))
+    return 0;
   if (r->gemv) return !fp4moe_judge(s, desc, r->gemv);
   return !fp4moe_judge(s, desc, r->unpack) && !fp4moe_judge(s, desc, r->gemm);
 }
 
-fp4moe_match fp4moe_select_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
-                                  int phase, int bucket, fp4moe_recipe *recipe) {
-  fp4moe_recipe_key key = {.phase = phase,
-                           .format = (int)desc->format,
-                           .act = (int)fp4moe_act_class_of(desc->precision),
-                           .gated = desc->activation.gated,
-                           .bucket = bucket,
-                           .cores = s->host->allowed_cores};
+/* batch_invariant: the bucket whose recipe serves all m; that of one row, unless only the kernels
+ * of many are forced. */
+static int key_bucket(const fp4moe_selector *s, const fp4moe_layer_desc *desc, int bucket) {
+  if (!s->request->batch_invariant || fp4moe_act_class_of(desc->precision) == FP4MOE_ACT_I8)
+    return bucket;
+  return is_forced(s, MANY_ROW_OPS) && !is_forced(s, FEW_ROW_OPS) ? FP4MOE_BUCKETS - 1 : 0;
+}
+
+void fp4moe_key_text(const fp4moe_recipe_key *key, char text[FP4MOE_KEY_TEXT]) {
+  snprintf(
+      text, FP4MOE_KEY_TEXT, "phase=%s format=%s class=%s n=%zu k=%zu gated=%d rows=%zu cores=%zu",
+      fp4moe_phase_name(key->phase), fp4moe_format_name(key->format), fp4moe_class_name(key->act),
+      key->n, key->k, key->gated, fp4moe_bucket_rows(key->bucket), key->cores);
+}
+
+static fp4moe_status check_tuned(const fp4moe_selector *s, const fp4moe_choice *c) {
+  char key[FP4MOE_KEY_TEXT];
+  if (s->request->tuned != FP4MOE_TUNED_REQUIRE || c->match >= FP4MOE_MATCH_PROVEN)
+    return FP4MOE_OK;
+  fp4moe_key_text(&c->key, key);
+  return fp4moe_fail(FP4MOE_UNSUPPORTED,
+                     "tuned recipes are required, and the table (%s) has none for exactly %s",
+                     s->table ? s->table->path : "none", key);
+}
+
+fp4moe_status fp4moe_choose(const fp4moe_selector *s, const fp4moe_layer_desc *desc, int phase,
+                            int bucket, fp4moe_choice *c) {
   size_t first, count;
-  fp4moe_phase_shape(desc, phase, &key.n, &key.k);
-  fp4moe_match match = fp4moe_table_find(s->table, &key, &first, &count);
+  bucket = key_bucket(s, desc, bucket);
+  memset(c, 0, sizeof *c);
+  c->key = (fp4moe_recipe_key){.phase = phase,
+                               .format = (int)desc->format,
+                               .act = (int)fp4moe_act_class_of(desc->precision),
+                               .gated = desc->activation.gated,
+                               .bucket = bucket,
+                               .cores = s->host->threads};
+  fp4moe_phase_shape(desc, phase, &c->key.n, &c->key.k);
+  fp4moe_status status = fp4moe_static_recipe(s, desc, phase, bucket, &c->recipe);
+  if (status) return status;
+  fp4moe_match match = fp4moe_table_find(s->table, &c->key, &first, &count);
+  if (match == FP4MOE_MATCH_PROVEN) c->match = match;
   for (size_t i = 0; match && i < count; i++) {
-    const fp4moe_recipe *r = &s->table->recipe[first + i].recipe;
-    if (!recipe_is_eligible(s, desc, r)) continue;
-    *recipe = *r;
-    return match;
+    const fp4moe_recipe_entry *e = &s->table->recipe[first + i];
+    if (!recipe_is_eligible(s, desc, bucket, &e->recipe)) continue;
+    c->match = match;
+    c->entry = e;
+    c->recipe = e->recipe;
+    break;
   }
-  return FP4MOE_MATCH_NONE;
+  return check_tuned(s, c);
 }
 
 /* Schedules of the exact layer shape. */
@@ -213,8 +289,11 @@ static void copy_schedules(const fp4moe_selector *s, const fp4moe_layer_desc *de
 
 fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                             fp4moe_plan *plan) {
-  fp4moe_status status;
+  fp4moe_choice choice;
+  fp4moe_status status = check_globs(s, desc);
+  if (status) return status;
   memset(plan, 0, sizeof *plan);
+  plan->batch_invariant = s->request->batch_invariant;
   plan->act_class = fp4moe_act_class_of(desc->precision);
   plan->quant_class = fp4moe_quant_class_of(desc->precision);
   plan->input_global = desc->input_global;
@@ -231,9 +310,8 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
       return no_kernel(s, desc, ops[i].op);
   for (int phase = fp4moe_first_phase(desc); phase < FP4MOE_PHASES; phase++) {
     for (int b = 0; b < FP4MOE_BUCKETS; b++) {
-      fp4moe_recipe *r = &plan->recipe[phase][b];
-      if ((status = fp4moe_static_recipe(s, desc, phase, b, r))) return status;
-      fp4moe_select_recipe(s, desc, phase, b, r);
+      if ((status = fp4moe_choose(s, desc, phase, b, &choice))) return status;
+      plan->recipe[phase][b] = choice.recipe;
     }
     plan->wide[phase].gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, 8);
     plan->wide[phase].panels = plan->recipe[phase][0].gemv
@@ -242,4 +320,22 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
   }
   if (!fp4moe_is_linear(desc)) copy_schedules(s, desc, plan);
   return FP4MOE_OK;
+}
+
+static int same_recipe(const fp4moe_recipe *a, const fp4moe_recipe *b) {
+  return a->gemv == b->gemv && a->unpack == b->unpack && a->gemm == b->gemm &&
+         a->panels == b->panels && a->k_block == b->k_block && a->prefetch == b->prefetch;
+}
+
+int fp4moe_plan_same(const fp4moe_plan *a, const fp4moe_plan *b) {
+  int same = a->act_class == b->act_class && a->quant_class == b->quant_class &&
+             a->input_global == b->input_global && a->batch_invariant == b->batch_invariant &&
+             a->quant == b->quant && a->act == b->act && a->combine == b->combine &&
+             a->store == b->store && a->schedules == b->schedules;
+  for (int phase = 0; phase < FP4MOE_PHASES && same; phase++) {
+    same = same_recipe(&a->wide[phase], &b->wide[phase]);
+    for (int i = 0; i < FP4MOE_BUCKETS && same; i++)
+      same = same_recipe(&a->recipe[phase][i], &b->recipe[phase][i]);
+  }
+  return same && !memcmp(a->schedule, b->schedule, a->schedules * sizeof *a->schedule);
 }

@@ -2,7 +2,11 @@
  *
  * select is pure: (problem, host, request, table) -> plan, or the reason why there is none. It
  * looks at capability first, then at the table's measured order, then at the static order of
- * kernels.inc. The report names every kernel. */
+ * kernels.inc. The report names every kernel.
+ *
+ * batch_invariant: in the float classes a matmul row has a summation order of its own, so one row
+ * serves every m of a phase, by the recipe of one bucket; the rows of class i8 are all of one
+ * order, the canonical one, and stay as they are. */
 #ifndef FP4MOE_ORACLE_H
 #define FP4MOE_ORACLE_H
 
@@ -18,13 +22,17 @@ enum {
   FP4MOE_NO_CLASS = 8,
   FP4MOE_NO_ACTIVATION = 16,
   FP4MOE_NO_FORCED = 32, /* the kernel globs name others of its op */
+  FP4MOE_NO_ORDER = 64,  /* batch_invariant: it sums in another order than the row chosen */
 };
 
 /* What the caller asked for, beyond the problem. */
 typedef struct fp4moe_request {
-  char globs[512]; /* comma-separated; "" = none */
-  uint32_t forced; /* ops that a glob matches, one bit each */
+  char globs[512];    /* comma-separated; "" = none */
+  const char *origin; /* where the globs came from */
+  uint32_t forced;    /* ops that a glob matches, one bit each */
   fp4moe_isa cap;
+  fp4moe_tuned tuned;
+  int batch_invariant;
 } fp4moe_request;
 
 typedef struct fp4moe_selector {
@@ -33,7 +41,7 @@ typedef struct fp4moe_selector {
   const fp4moe_table *table; /* NULL: none */
 } fp4moe_selector;
 
-/* Parses globs into the request: INVALID where one matches no kernel. */
+/* Parses globs into the request: INVALID where one matches no kernel. origin is kept. */
 fp4moe_status fp4moe_request_globs(fp4moe_request *request, const char *globs, const char *origin);
 
 /* The class of a precision's quantiser, and of its rows and matmuls: MXFP8 and NVFP4 run on those
@@ -48,9 +56,13 @@ fp4moe_act_class fp4moe_op_class(fp4moe_op op, fp4moe_precision precision);
 uint32_t fp4moe_judge(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                       const fp4moe_kernel *kernel);
 
-/* The plan of a layer. UNSUPPORTED where an op has no kernel, with what would serve. */
+/* The plan of a layer. UNSUPPORTED where an op has no kernel or a glob constrains nothing of the
+ * layer, with what would serve; or where tuned is REQUIRE and a key is not in the table. */
 fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                             fp4moe_plan *plan);
+
+/* Do two plans choose and schedule alike? */
+int fp4moe_plan_same(const fp4moe_plan *a, const fp4moe_plan *b);
 
 /* (N, K) of a phase's matmul: gate/up [2I or I][H], down [H][I]. */
 void fp4moe_phase_shape(const fp4moe_layer_desc *desc, int phase, size_t *n, size_t *k);
@@ -59,15 +71,40 @@ void fp4moe_phase_shape(const fp4moe_layer_desc *desc, int phase, size_t *n, siz
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *recipe);
 
-/* The table's recipe for `bucket`, the fastest that is eligible; NONE leaves *recipe alone. */
-fp4moe_match fp4moe_select_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
-                                  int phase, int bucket, fp4moe_recipe *recipe);
+/* The recipe for the rows of a bucket, and where it came from. */
+typedef struct fp4moe_choice {
+  fp4moe_recipe_key key;
+  fp4moe_match match;               /* NONE, PROVEN: the static order */
+  const fp4moe_recipe_entry *entry; /* of the table, the fastest that is eligible; else NULL */
+  fp4moe_recipe recipe;
+} fp4moe_choice;
+fp4moe_status fp4moe_choose(const fp4moe_selector *s, const fp4moe_layer_desc *desc, int phase,
+                            int bucket, fp4moe_choice *choice);
 
 const char *fp4moe_op_name(fp4moe_op op);
 
-/* The report of fp4moe_explain. */
+/* "phase=down format=mxfp4 class=bf16 n=2880 ...", as in a table. */
+enum { FP4MOE_KEY_TEXT = 160 };
+void fp4moe_key_text(const fp4moe_recipe_key *key, char text[FP4MOE_KEY_TEXT]);
+
+/* A problem in the oracle's terms: rows of each expert when they are spread evenly. */
+size_t fp4moe_problem_rows(const fp4moe_layer_desc *desc, const fp4moe_problem *problem);
+
+/* What would change the choice for a problem, a line each (advice.c). */
+typedef struct fp4moe_advice {
+  size_t count;
+  char line[16][400];
+} fp4moe_advice;
+void fp4moe_advise(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
+                   const fp4moe_problem *problem, fp4moe_advice *advice);
+
+/* "fp4moe_unpack_... + fp4moe_gemm_..." or the gemv. */
+enum { FP4MOE_RECIPE_TEXT = 160 };
+void fp4moe_recipe_text(const fp4moe_recipe *recipe, char text[FP4MOE_RECIPE_TEXT]);
+
+/* The report of fp4moe_explain. running: what the layer has now, NULL: there is no layer. */
 fp4moe_status fp4moe_report(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                             const fp4moe_problem *problem, const char *table_text,
-                            fp4moe_text *out);
+                            const fp4moe_plan *running, fp4moe_text *out);
 
 #endif

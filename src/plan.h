@@ -58,6 +58,9 @@ typedef struct fp4moe_plan {
   fp4moe_act_class act_class;       /* of rows and matmuls */
   fp4moe_act_class quant_class;     /* of the quantiser */
   fp4moe_input_global input_global; /* class nvfp4 */
+  /* A token's bits depend on nothing else in the call: each phase has the recipes of one summation
+   * order, phase 2 one chain over the experts, uncut in runs or along K (call.c). */
+  int batch_invariant;
   const fp4moe_kernel *quant, *act, *combine, *store;
   fp4moe_recipe recipe[FP4MOE_PHASES][FP4MOE_BUCKETS];
   /* For an expert whose MXFP4 scales leave the foldable range (layout.h): scale after the dot. */
@@ -65,6 +68,16 @@ typedef struct fp4moe_plan {
   fp4moe_schedule schedule[FP4MOE_SCHEDULES];
   uint32_t schedules;
 } fp4moe_plan;
+
+/* The schedule of a call, NULL: none was measured. */
+static inline const fp4moe_schedule *fp4moe_plan_schedule(const fp4moe_plan *plan, size_t threads,
+                                                          size_t tokens) {
+  uint32_t bucket = (uint32_t)fp4moe_bucket(tokens);
+  for (uint32_t i = 0; i < plan->schedules; i++)
+    if (plan->schedule[i].threads == threads && plan->schedule[i].bucket == bucket)
+      return &plan->schedule[i];
+  return NULL;
+}
 
 /* A unit's panels are a multiple of this: gate and up together. */
 static inline uint32_t fp4moe_panel_step(int phase, int gated) {

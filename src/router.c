@@ -192,7 +192,7 @@ fp4moe_status fp4moe_layer_forward_routed(fp4moe_layer *layer, const fp4moe_rout
   if (j.router.experts != ids)
     return fp4moe_fail(FP4MOE_INVALID, "router.experts is %zu, the %s %zu", j.router.experts,
                        b.expert_map ? "expert_map covers" : "layer has", ids);
-  status = fp4moe_call_init(&call, layer, &layer->plan, &b, NULL);
+  status = fp4moe_call_init(&call, layer, fp4moe_layer_plan(layer), &b, NULL);
   if (status) return status;
   route_all(&j, layer, &b);
   return fp4moe_layer_forward(layer, &b, workspace, workspace_bytes);

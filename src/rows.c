@@ -99,7 +99,7 @@ static fp4moe_status run_rows(fp4moe_layer *layer, const fp4moe_rows *x, const f
                         .threads = o.threads,
                         .stats = o.stats,
                         .team = o.team};
-  status = fp4moe_call_init(&call, layer, &layer->plan, &batch, &form);
+  status = fp4moe_call_init(&call, layer, fp4moe_layer_plan(layer), &batch, &form);
   return status ? status : fp4moe_call_run(&call, workspace, bytes);
 }
 
@@ -184,6 +184,7 @@ fp4moe_status fp4moe_matmul_indexed(fp4moe_linear *linear, const fp4moe_indexed 
                         .threads = o.threads,
                         .stats = o.stats,
                         .team = o.team};
-  status = fp4moe_call_init(&call, &linear->layer, &linear->layer.plan, &batch, &form);
+  status =
+      fp4moe_call_init(&call, &linear->layer, fp4moe_layer_plan(&linear->layer), &batch, &form);
   return status ? status : fp4moe_call_run(&call, workspace, workspace_bytes);
 }

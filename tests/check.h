@@ -26,6 +26,7 @@ void check_io(void);
 void check_layer(void);
 void check_activation(void);
 void check_class(void);
+void check_oracle(void);
 void check_table(void);
 void check_tasks(void);
 void check_host(void);

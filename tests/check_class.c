@@ -303,9 +303,11 @@ static closeness with_quantiser(const struct variant *v, fp4moe_quant_fn *quant)
   fp4moe_batch b = batch_of(&p);
   fp4moe_layer *layer = NULL;
   CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
-  fp4moe_kernel mutant = *layer->plan.quant;
+  fp4moe_plan plan = *fp4moe_layer_plan(layer);
+  fp4moe_kernel mutant = *plan.quant;
   if (quant) mutant.fn.quant = quant;
-  layer->plan.quant = &mutant;
+  plan.quant = &mutant;
+  layer->plan = &plan;
   CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   closeness c = random_layer_compare(m, p.tokens, p.top_k, p.x, p.ids, p.weights, p.y);
   fp4moe_layer_destroy(layer);

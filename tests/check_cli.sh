@@ -12,7 +12,7 @@ trap 'rm -rf "$scratch"' EXIT
 passed=0 failed=0 skipped=0
 FP4MOE_TABLE=none
 export FP4MOE_TABLE
-unset FP4MOE_KERNEL FP4MOE_CPU
+unset FP4MOE_KERNEL FP4MOE_CPU FP4MOE_TUNED
 
 pass() { passed=$((passed + 1)); }
 fail() { failed=$((failed + 1)); echo "FAIL $*"; }
@@ -126,6 +126,12 @@ prints selected
 expect 0 explain --model gemma-4-26b-a4b --precision bf16 --tokens 1
 prints 'activation: gelu_tanh'
 tiny='--hidden 64 --intermediate 64 --experts 2 --topk 1 --format nvfp4 --precision bf16 --tokens 1'
+# shellcheck disable=SC2086
+expect 0 explain $tiny --batch-invariant
+prints 'refused: summation order differs: batch_invariant'
+prints 'lookup: '
+prints 'key: phase=down format=nvfp4 class=bf16 n=64 k=64 gated=1 rows=1 cores='
+prints 'fp4moe-autotune --shape 64,64,2,1,nvfp4,silu --precision bf16'
 while IFS=: read -r options text; do
   # shellcheck disable=SC2086
   expect 0 explain $tiny $options
@@ -223,6 +229,8 @@ if command -v python3 >/dev/null 2>&1; then
   json run "$gptoss" --input "$io" --check y --tolerance 1 --json
   json run "$gptoss" --json
   json explain --model qwen3-30b-a3b --precision int8 --tokens 1,256 --json
+  prints '"lookup_ns":'
+  prints '"changes":["tune this shape here'
   json bench --op quant --hidden 64 --intermediate 64 --experts 2 --topk 1 --format mxfp4 --json
   prints '"same_bits":true'
 else
@@ -230,6 +238,17 @@ else
 fi
 
 # ---- Failures
+
+export FP4MOE_KERNELS='*_c'
+# shellcheck disable=SC2086
+expect 2 explain $tiny
+says 'there is no variable FP4MOE_KERNELS; the nearest is FP4MOE_KERNEL'
+unset FP4MOE_KERNELS
+export FP4MOE_TUNED=require
+# shellcheck disable=SC2086
+expect 2 explain $tiny
+says 'FP4MOE_TUNED is require, and the table is "none"'
+unset FP4MOE_TUNED
 
 expect 2
 expect 2 no-such-command

@@ -52,6 +52,11 @@ static void environment(void) {
   under("FP4MOE_KERNEL", "*_c", FP4MOE_OK, "");
   under("FP4MOE_KERNEL", "*_c,*gemw*", FP4MOE_INVALID, "*gemw*");
   under("FP4MOE_TABLE", "none", FP4MOE_OK, "");
+  under("FP4MOE_TUNED", "use", FP4MOE_OK, "");
+  under("FP4MOE_TUNED", "required", FP4MOE_INVALID, "\"required\"");
+  under("FP4MOE_KERNELS", "*_c", FP4MOE_INVALID, "nearest is FP4MOE_KERNEL");
+  under("FP4MOE_TUNE", "off", FP4MOE_INVALID, "nearest is FP4MOE_TUNED");
+  under("FP4MOE_", "", FP4MOE_INVALID, "no variable FP4MOE_;");
   under("FP4MOE_TABLE", "only:/nonexistent/table", FP4MOE_SYSTEM, "/nonexistent/table");
   under("FP4MOE_TABLE", "/nonexistent/table", FP4MOE_SYSTEM, "/nonexistent/table");
 }

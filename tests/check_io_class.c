@@ -213,12 +213,14 @@ static void floor_rule(void) {
   static bundle io;
   fp4moe_context *ctx = context_of(2);
   fp4moe_layer *layer = load("gptoss_mxfp4", &variants[MXFP8], ctx);
-  fp4moe_kernel mutant = *layer->plan.quant;
+  fp4moe_plan plan = *fp4moe_layer_plan(layer);
+  fp4moe_kernel mutant = *plan.quant;
   bundle_read(&io, io_data_path("gptoss_mxfp4.io"));
   problem p = problem_of(&io, 0);
   fp4moe_batch b = batch_of(&p);
   mutant.fn.quant = quant_floor;
-  layer->plan.quant = &mutant;
+  plan.quant = &mutant;
+  layer->plan = &plan;
   CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   double err = off_reference(&p, find(&io, "y_mxfp8"));
   CHECK(err > 5e-4, "the floor rule, and %g off", err);

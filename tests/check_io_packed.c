@@ -81,7 +81,7 @@ static void compare_layers(const char *what, const fp4moe_layer *a, const fp4moe
   if (!CHECK(a && b && fp4moe_layer_bytes(a) == fp4moe_layer_bytes(b), "%s: sizes", what)) return;
   CHECK_SAME(b->records, a->records, fp4moe_layer_bytes(a), 1, what);
   CHECK(!memcmp(&a->desc, &b->desc, sizeof a->desc), "%s: desc", what);
-  CHECK(!memcmp(&a->plan, &b->plan, sizeof a->plan), "%s: plan", what);
+  CHECK(fp4moe_plan_same(fp4moe_layer_plan(a), fp4moe_layer_plan(b)), "%s: plan", what);
 }
 
 static void compare_infos(const fp4moe_checkpoint_layer *a, const fp4moe_checkpoint_layer *b) {

@@ -15,6 +15,7 @@
 /* A call of a layer that has headers only. */
 typedef struct {
   fp4moe_layer layer;
+  fp4moe_plan plan;
   fp4moe_call call;
   int32_t *ids;
   float *weights;
@@ -48,7 +49,7 @@ static list *make_list(fp4moe_context *ctx, const preset *p, fp4moe_precision pr
   fp4moe_shape_of(&l->layer.desc, &l->layer.shape);
   l->layer.shape.bytes = sizeof(fp4moe_record);
   l->layer.records = calloc(p->experts, sizeof(fp4moe_record));
-  CHECK(!fp4moe_context_select(ctx, &l->layer.desc, &l->layer.plan), "%s: %s", p->name,
+  CHECK(!fp4moe_context_select(ctx, &l->layer.desc, &l->plan), "%s: %s", p->name,
         fp4moe_error_detail());
   l->ids = malloc(tokens * p->top_k * sizeof *l->ids);
   l->weights = calloc(tokens * p->top_k, sizeof *l->weights);
@@ -61,8 +62,7 @@ static list *make_list(fp4moe_context *ctx, const preset *p, fp4moe_precision pr
                     .topk_ids = l->ids,
                     .ids_dtype = FP4MOE_I32,
                     .topk_weights = l->weights};
-  CHECK(!fp4moe_call_init(&l->call, &l->layer, &l->layer.plan, &b, NULL), "%s",
-        fp4moe_error_detail());
+  CHECK(!fp4moe_call_init(&l->call, &l->layer, &l->plan, &b, NULL), "%s", fp4moe_error_detail());
   l->workspace = malloc(fp4moe_call_layout(&l->call, NULL, tokens));
   fp4moe_call_layout(&l->call, l->workspace, tokens);
   CHECK(!fp4moe_call_count(&l->call), "%s", fp4moe_error_detail());

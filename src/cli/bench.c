@@ -128,7 +128,7 @@ static void make_plans(bench *b) {
   b->sides = p->against ? SIDES : 1;
   require(fp4moe_context_select(b->context, &desc, &b->plan[OWN]), p->name);
   if (!p->against) return;
-  fp4moe_context *rival = open_context(p->threads, p->against);
+  fp4moe_context *rival = problem_context(p, p->against);
   require(fp4moe_context_select(rival, &desc, &b->plan[AGAINST]), "--against");
   fp4moe_context_destroy(rival);
 }
@@ -136,7 +136,7 @@ static void make_plans(bench *b) {
 /* The layers of the next calls, `n` of them, run by a side's plan. */
 static void use_plan(bench *b, int side, size_t n) {
   for (size_t i = 0; i < n; i++)
-    b->layers[(b->next_layer + i) % b->layer_count]->plan = b->plan[side];
+    b->layers[(b->next_layer + i) % b->layer_count]->plan = &b->plan[side];
 }
 
 /* ---- Calls ---- */
@@ -255,7 +255,7 @@ int command_bench(int argc, char **argv) {
   problem_parse(argc, argv, usage, 1, &b.problem);
   if (b.problem.op) return bench_op(&b.problem, argc, argv);
   fp4moe_host_read(&b.host);
-  b.context = open_context(b.problem.threads, b.problem.kernels);
+  b.context = problem_context(&b.problem, b.problem.kernels);
   b.threads = fp4moe_context_threads(b.context);
   make_plans(&b);
   b.layer_count = count_layers(&b);

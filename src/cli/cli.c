@@ -71,12 +71,16 @@ static void log_line(void *user, const char *line) {
   fprintf(stderr, "%s: %s\n", command_name, line);
 }
 
-fp4moe_context *open_context(size_t threads, const char *kernels) {
-  fp4moe_context_desc desc = {
-      .struct_size = sizeof desc, .kernels = kernels, .max_threads = threads, .log = log_line};
+fp4moe_context *open_context_of(fp4moe_context_desc desc) {
   fp4moe_context *context;
+  desc.struct_size = sizeof desc;
+  desc.log = log_line;
   require(fp4moe_context_create(&desc, &context), "context");
   return context;
+}
+
+fp4moe_context *open_context(size_t threads, const char *kernels) {
+  return open_context_of((fp4moe_context_desc){.kernels = kernels, .max_threads = threads});
 }
 
 /* ---- Progress ---- */

@@ -84,6 +84,7 @@ fp4moe_slice parse_slice(const slice_options *o);
 
 /* A context with the program's flags; lines of its log go to stderr. kernels: NULL = any. */
 fp4moe_context *open_context(size_t threads, const char *kernels);
+fp4moe_context *open_context_of(fp4moe_context_desc desc); /* struct_size and log filled in */
 
 /* On a terminal, "what: done of total", in place: once work of this name has lasted two seconds,
  * or at once. */

@@ -19,7 +19,18 @@ enum {
 /* Flags that make a shape, by bit of `seen`. */
 enum { MODEL, HIDDEN, INTERMEDIATE, EXPERTS, TOPK, FORMAT, ACTIVATION };
 enum { ALPHA = ACTIVATION + 1, BETA, LIMIT, LINEAR_BETA, UNGATED, SHAPE_FLAGS };
-enum { PRECISION = SHAPE_FLAGS, TOKENS, THREADS, KERNEL, JSON, HELP, LAYERS, OP, AGAINST };
+enum {
+  PRECISION = SHAPE_FLAGS,
+  TOKENS,
+  THREADS,
+  KERNEL,
+  JSON,
+  HELP,
+  INVARIANT,
+  LAYERS,
+  OP,
+  AGAINST
+};
 enum { FIRST_OF_BENCH = LAYERS };
 
 /* In the order of the enums. */
@@ -42,6 +53,7 @@ static const struct option options[] = {
     {"kernel", required_argument, NULL, KERNEL},
     {"json", no_argument, NULL, JSON},
     {"help", no_argument, NULL, HELP},
+    {"batch-invariant", no_argument, NULL, INVARIANT},
     {"layers", required_argument, NULL, LAYERS},
     {"op", required_argument, NULL, OP},
     {"against", required_argument, NULL, AGAINST},
@@ -113,6 +125,9 @@ static void take(problem *p, int option, const char *text) {
   case JSON:
     p->json = 1;
     break;
+  case INVARIANT:
+    p->batch_invariant = 1;
+    break;
   case OP:
     p->op = text;
     break;
@@ -135,7 +150,7 @@ static void check(problem *p, unsigned seen) {
     die("--model goes without --%s", options[__builtin_ctz(shape & ~1u)].name);
   if (!shape) die("--model is missing; see %s --help", command_name);
   if (!(seen & 1u << MODEL)) require_flags(seen, HIDDEN, FORMAT);
-  for (int i = LAYERS; p->op && i <= AGAINST; i++)
+  for (int i = INVARIANT; p->op && i <= AGAINST; i++)
     if (i != OP && seen & 1u << i) die("--op goes without --%s", options[i].name);
   if (!p->op) require_flags(seen, PRECISION, TOKENS);
   p->any_precision = !(seen & 1u << PRECISION);
@@ -189,4 +204,9 @@ fp4moe_layer_desc problem_desc(const problem *p) {
       .input_scale_gate_up = input_scale,
       .input_scale_down = input_scale,
   };
+}
+
+fp4moe_context *problem_context(const problem *p, const char *kernels) {
+  return open_context_of((fp4moe_context_desc){
+      .kernels = kernels, .max_threads = p->threads, .batch_invariant = p->batch_invariant});
 }

@@ -17,6 +17,7 @@ typedef struct problem {
   size_t layers;       /* --layers, 1 without */
   size_t threads;      /* 0 = the context's */
   const char *kernels; /* NULL = any */
+  int batch_invariant;
   const char *op;      /* --op, NULL = a layer */
   const char *against; /* --against, NULL = none */
   int json;
@@ -32,6 +33,7 @@ typedef struct problem {
   "  --tokens LIST        tokens of each call, such as 1,16,256\n"                                 \
   "  --threads N          default: one per allowed core\n"                                         \
   "  --kernel GLOB        constrain the kernels (comma-separated globs)\n"                         \
+  "  --batch-invariant    only kernels of one summation order: bits do not depend on the batch\n"  \
   "  --json               JSON instead of text\n"                                                  \
   "  --help               this text\n"
 
@@ -40,5 +42,8 @@ typedef struct problem {
 void problem_parse(int argc, char **argv, const char *usage, int for_bench, problem *p);
 
 fp4moe_layer_desc problem_desc(const problem *p);
+
+/* A context as the flags have it, but for the kernels: NULL = any. */
+fp4moe_context *problem_context(const problem *p, const char *kernels);
 
 #endif
