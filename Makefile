@@ -3,6 +3,7 @@
 #   make        libraries and programs      make test   tests that need only a compiler and CUnit
 #   make check  everything (installs what is missing; INSTALL=0 forbids)      make tune   this host
 #   make fuzz   the parsers under libFuzzer, a minute each (FUZZ_SECONDS)
+#   make tsan   the tests of threads under ThreadSanitizer, in build-tsan
 #   make results  measures this host for results/, after make tune
 #   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
 CROSS  :=
@@ -143,6 +144,12 @@ check:
 memcheck: all $(B)/check
 	tests/check_emulated.sh $(B) memcheck
 
+# Reload and replan beside calls, and the pool, under ThreadSanitizer.
+tsan:
+	@$(MAKE) B=$(B)-tsan CFLAGS='-O1 -g -fsanitize=thread' LDFLAGS=-fsanitize=thread $(B)-tsan/check
+	$(B)-tsan/check -f 'reload while calling'
+	$(B)-tsan/check -f pool
+
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
 	@.ci/packages tune
@@ -159,7 +166,7 @@ format:
 	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)
 
 clean:
-	rm -rf $(B) $(B)-clang
+	rm -rf $(B) $(B)-clang $(B)-tsan
 
-.PHONY: all test check fuzz memcheck tune results format clean
+.PHONY: all test check fuzz memcheck tsan tune results format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
