@@ -52,7 +52,8 @@ static void advise_tuning(asking *q) {
   else if (!tuned && d->hidden % 16 == 0) /* else a linear of no layer's shape */
     say(q->advice,
         "tune this shape here: fp4moe-autotune --shape %zu,%zu,%zu,%zu,%s,%s --precision %s",
-        d->hidden, d->intermediate, d->experts, q->problem->top_k, fp4moe_format_name(d->format),
+        d->hidden, d->intermediate, d->experts, q->problem->top_k,
+        fp4moe_format_name((int)d->format),
         fp4moe_is_linear(d) ? "relu2" : fp4moe_activation_name(d->activation.kind),
         fp4moe_class_name((int)fp4moe_act_class_of(d->precision)));
 }
