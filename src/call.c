@@ -68,7 +68,8 @@ static fp4moe_status pick_workers(fp4moe_call *c) {
                        team->nth, most, team->barrier ? "" : ", and no barrier");
   if (team) threads = team->nth;
   if (threads > most)
-    return fp4moe_fail(FP4MOE_INVALID, "batch.threads is %zu, the context has %zu", threads, most);
+    return fp4moe_fail(FP4MOE_INVALID, "%s is %zu, the context has %zu", c->form.threads_name,
+                       threads, most);
   c->workers = threads ? threads : most;
   c->share = 2;
   const fp4moe_schedule *s = fp4moe_plan_schedule(c->plan, c->workers, c->batch.tokens);
@@ -85,7 +86,8 @@ fp4moe_status fp4moe_call_init(fp4moe_call *c, const fp4moe_layer *layer, const 
   if (form)
     c->form = *form;
   else
-    c->form.slots = 1;
+    c->form =
+        (fp4moe_call_form){.slots = 1, .ids_name = "topk_ids", .threads_name = "batch.threads"};
   fp4moe_status status = fp4moe_take_struct(&c->batch, sizeof c->batch, batch, "fp4moe_batch");
   if (status || (status = check_batch(c, &c->batch))) return status;
   if ((status = pick_workers(c))) return status;
@@ -251,7 +253,7 @@ fp4moe_status fp4moe_call_check_id(const fp4moe_call *c, size_t token, size_t sl
   size_t experts = c->layer->desc.experts, ids = b->expert_map ? b->expert_map_count : experts;
   int64_t id = id_at(c, token, slot);
   if (id < -1 || (id >= 0 && (uint64_t)id >= ids))
-    return fp4moe_fail(FP4MOE_INVALID, "topk_ids[%zu][%zu] is %lld, expected -1..%zu",
+    return fp4moe_fail(FP4MOE_INVALID, "%s[%zu][%zu] is %lld, expected -1..%zu", c->form.ids_name,
                        token / c->form.slots, token % c->form.slots + slot, (long long)id, ids - 1);
   if (id < 0 || !b->expert_map) return FP4MOE_OK;
   int32_t e = b->expert_map[id];

@@ -42,10 +42,11 @@ typedef struct fp4moe_call fp4moe_call;
 typedef struct fp4moe_call_form {
   int unreduced;
   size_t slots; /* x has rows of its own for so many slots, each a token of top_k 1; else 1 */
-  size_t x_inner, y_inner; /* bytes: slot to slot, or row to row of a block */
-  size_t id_inner;         /* bytes: slot to slot */
-  const int64_t *offsets;  /* [E + 1] grouped by expert, no ids; else NULL */
-  const int32_t *counts;   /* [E] in blocks by expert, no ids; else NULL */
+  size_t x_inner, y_inner;             /* bytes: slot to slot, or row to row of a block */
+  size_t id_inner;                     /* bytes: slot to slot */
+  const int64_t *offsets;              /* [E + 1] grouped by expert, no ids; else NULL */
+  const int32_t *counts;               /* [E] in blocks by expert, no ids; else NULL */
+  const char *ids_name, *threads_name; /* the caller's fields, for errors; no ids: NULL */
 } fp4moe_call_form;
 
 /* Does the first of n units from `unit` on, together where they are neighbours; returns how many.

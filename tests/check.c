@@ -97,7 +97,8 @@ static void run_row(void) {
     if (row_tests[i].test == test) row_tests[i].run(row_tests[i].row);
 }
 
-void check_one_row(CU_pSuite suite, const char *name, const fp4moe_kernel *row, check_row_fn *test) {
+void check_one_row(CU_pSuite suite, const char *name, const fp4moe_kernel *row,
+                   check_row_fn *test) {
   char text[160], why[64];
   if (!fp4moe_cpu_has(row->isa)) {
     snprintf(why, sizeof why, "this CPU has no %s", fp4moe_isa_name(row->isa));
@@ -341,10 +342,10 @@ void check_io(void) { check_skip("io", "no jansson to build it with"); }
 
 int main(int argc, char **argv) {
   static void (*const suites[])(void) = {
-      check_unpack,   check_quant,    check_matmul, check_act,        check_combine,
-      check_pack,     check_io,       check_layer,  check_activation, check_table,
-      check_tasks,    check_host,     check_router, check_race,       check_prove,
-      check_counters, check_contract, check_linear, check_class,      check_oracle};
+      check_unpack,   check_quant, check_matmul,     check_act,      check_combine,  check_pack,
+      check_io,       check_layer, check_activation, check_table,    check_tasks,    check_host,
+      check_router,   check_race,  check_prove,      check_counters, check_contract, check_linear,
+      check_dispatch, check_class, check_oracle};
   const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
   struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
   parse(argc, argv);

@@ -36,6 +36,7 @@ void check_counters(void);
 void check_router(void);
 void check_contract(void);
 void check_linear(void);
+void check_dispatch(void);
 
 /* ---- Registering ---- */
 

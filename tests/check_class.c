@@ -46,8 +46,6 @@ static fp4moe_layer_desc desc_of(const struct variant *v, size_t hidden, size_t 
 
 /* ---- Against double precision ---- */
 
-static int is_close(closeness c) { return c.rel_l2 <= 1e-5 && c.ties <= 8 + c.elements / 50; }
-
 static void compare(const struct variant *v, const fp4moe_layer_desc *d, fp4moe_context *ctx,
                     size_t tokens, size_t top_k) {
   random_layer *m = random_layer_new(d, 1, NULL);

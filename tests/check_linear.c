@@ -7,29 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
 #include "fp4.h"
 #include "grid.h"
-#include "random_layer.h"
+#include "layer_call.h"
 
 static const fp4moe_dtype dtypes[] = {FP4MOE_F32, FP4MOE_F16, FP4MOE_BF16};
-enum { MAX_ROWS = 7 };
-
-static fp4moe_context *context_of(size_t threads) {
-  fp4moe_context_desc d = {.struct_size = sizeof d, .max_threads = threads};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
-  return ctx;
-}
+enum { MAX_ROWS = 7, SPARE_IN = 2, SPARE_OUT = 1 }; /* rows between blocks */
 
 /* E matrices [N][K]: the down projections of a random layer. */
-static random_layer *matrices(size_t n, size_t k, size_t experts, int format, int precision) {
+static random_layer *matrices(size_t n, size_t k, size_t experts, const class_word *w) {
   fp4moe_layer_desc d = {.struct_size = sizeof d,
                          .hidden = n,
                          .intermediate = k,
                          .experts = experts,
-                         .format = (fp4moe_format)format,
-                         .precision = (fp4moe_precision)precision};
+                         .format = w->format,
+                         .precision = w->precision,
+                         .input_global = w->input_global};
   return random_layer_new(&d, 1, NULL);
 }
 
@@ -39,7 +32,9 @@ static fp4moe_linear *open_linear(const random_layer *m, fp4moe_context *ctx) {
                           .k = m->desc.intermediate,
                           .experts = m->desc.experts,
                           .format = m->desc.format,
-                          .precision = m->desc.precision};
+                          .precision = m->desc.precision,
+                          .input_global = m->desc.input_global,
+                          .input_scale = m->desc.input_scale_down};
   fp4moe_linear *linear = NULL;
   fp4moe_status status = fp4moe_linear_begin(ctx, &d, &linear);
   for (size_t e = 0; !status && e < d.experts; e++) {
@@ -61,7 +56,8 @@ static const double bound = 1e-5;
 /* ---- By expert ---- */
 
 /* Rows of some experts, grouped or batched, against double precision. */
-static void by_expert(fp4moe_context *ctx, const random_layer *m, int batched, int i) {
+static void by_expert(fp4moe_context *ctx, const random_layer *m, const char *class, int batched,
+                      int i) {
   size_t experts = m->desc.experts, n = m->desc.hidden, k = m->desc.intermediate, rows = 0;
   int64_t offsets[8] = {0};
   int32_t counts[8];
@@ -70,15 +66,16 @@ static void by_expert(fp4moe_context *ctx, const random_layer *m, int batched, i
     offsets[e + 1] = offsets[e] + counts[e];
   }
   rows = (size_t)offsets[experts];
-  unsigned char used[8 * MAX_ROWS] = {0};
-  grid x = grid_new(dtypes[i % 3], batched ? experts * MAX_ROWS : rows, k, 4);
-  grid y = grid_new(dtypes[i / 3], x.rows, n, 3);
+  unsigned char used[8 * (MAX_ROWS + SPARE_OUT)] = {0};
+  size_t in_block = MAX_ROWS + SPARE_IN, out_block = MAX_ROWS + SPARE_OUT;
+  grid x = grid_new(dtypes[i % 3], batched ? experts * in_block : rows, k, 4);
+  grid y = grid_new(dtypes[i / 3], batched ? experts * out_block : rows, n, 3);
   float *in = malloc(k * sizeof *in), *got = malloc(rows * n * sizeof *got);
   double *want = malloc(rows * n * sizeof *want);
   for (size_t e = 0, r = 0; e < experts; e++)
     for (size_t j = 0; j < (size_t)counts[e]; j++, r++) {
-      size_t at = batched ? e * MAX_ROWS + j : r;
-      used[at] = 1;
+      size_t at = batched ? e * in_block + j : r;
+      used[batched ? e * out_block + j : r] = 1;
       for (size_t c = 0; c < k; c++) {
         grid_set(&x, at, c, ((double)check_below(129) - 64) / 64);
         in[c] = grid_get(&x, at, c);
@@ -91,6 +88,7 @@ static void by_expert(fp4moe_context *ctx, const random_layer *m, int batched, i
   if (experts == 1 && !batched) from.expert_offsets = NULL;
   if (batched) from.expert_counts = counts, from.max_rows = MAX_ROWS;
   to = from, to.data = y.data, to.dtype = y.dtype, to.stride = y.stride;
+  if (batched) from.expert_stride = in_block * x.stride, to.expert_stride = out_block * y.stride;
   fp4moe_limits l = {sizeof l, rows, 1, 0};
   size_t bytes = fp4moe_linear_workspace_bytes(linear, &l);
   CHECK(!fp4moe_matmul_grouped(linear, &from, &to, NULL, workspace_of(bytes), bytes), "%s",
@@ -99,12 +97,11 @@ static void by_expert(fp4moe_context *ctx, const random_layer *m, int batched, i
   for (size_t e = 0, r = 0; e < experts; e++)
     for (size_t j = 0; j < (size_t)counts[e]; j++, r++)
       for (size_t c = 0; c < n; c++)
-        got[r * n + c] = grid_get(&y, batched ? e * MAX_ROWS + j : r, c);
+        got[r * n + c] = grid_get(&y, batched ? e * out_block + j : r, c);
   double err = rel_l2(rows * n, got, want);
   double most = y.dtype == FP4MOE_F32 ? bound : y.dtype == FP4MOE_F16 ? 0x1p-11 : 0x1p-8;
-  CHECK(err <= most, "%zux%zu x %zu, format %d class %d, %s, dtypes %d %d: rel_l2 %g", n, k,
-        experts, (int)m->desc.format, (int)m->desc.precision, batched ? "batched" : "grouped",
-        (int)x.dtype, (int)y.dtype, err);
+  CHECK(err <= most, "%zux%zu x %zu, %s, %s, dtypes %d %d: rel_l2 %g", n, k, experts, class,
+        batched ? "batched" : "grouped", (int)x.dtype, (int)y.dtype, err);
   fp4moe_linear_destroy(linear);
   CHECK_RELEASE();
   free(in);
@@ -115,14 +112,13 @@ static void by_expert(fp4moe_context *ctx, const random_layer *m, int batched, i
 static void rows_by_expert(void) {
   fp4moe_context *ctx = context_of(2);
   static const size_t shapes[][3] = {{1, 32, 1}, {40, 96, 4}, {16, 64, 3}, {331, 64, 1}};
-  for (int format = 0; format < 2; format++)
-    for (int precision = 0; precision < 3; precision++)
-      for (int s = 0; s < 4; s++) {
-        size_t k = shapes[s][1] + (format ? 16 : 0);
-        random_layer *m = matrices(shapes[s][0], k, shapes[s][2], format, precision);
-        for (int i = 0; i < 9; i++) by_expert(ctx, m, i % 2, i);
-        random_layer_free(m);
-      }
+  for (const class_word *w = class_words; w < class_words + CLASS_WORDS; w++)
+    for (int s = 0; s < 4; s++) {
+      size_t k = shapes[s][1] + (w->format == FP4MOE_NVFP4 ? 16 : 0);
+      random_layer *m = matrices(shapes[s][0], k, shapes[s][2], w);
+      for (int i = 0; i < 9; i++) by_expert(ctx, m, w->name, i % 2, i);
+      random_layer_free(m);
+    }
   fp4moe_context_destroy(ctx);
 }
 
@@ -135,11 +131,12 @@ typedef struct {
   int32_t *ids; /* [tokens][slots] */
   double *want; /* [tokens][slots][N] */
   float *y;     /* the same: the bits of FP32 */
-} problem;
+} indexed_call;
 
-static problem draw(const random_layer *m, size_t tokens, size_t slots, size_t x_slots) {
+static indexed_call draw_indexed(const random_layer *m, size_t tokens, size_t slots,
+                                 size_t x_slots) {
   size_t n = m->desc.hidden, k = m->desc.intermediate;
-  problem p = {m, tokens, slots, x_slots, NULL, NULL, NULL, NULL};
+  indexed_call p = {m, tokens, slots, x_slots, NULL, NULL, NULL, NULL};
   p.x = malloc(tokens * x_slots * k * sizeof *p.x);
   p.ids = malloc(tokens * slots * sizeof *p.ids);
   p.want = calloc(tokens * slots * n, sizeof *p.want);
@@ -153,14 +150,14 @@ static problem draw(const random_layer *m, size_t tokens, size_t slots, size_t x
   return p;
 }
 
-static void drop(problem *p) {
+static void drop_indexed(indexed_call *p) {
   free(p->x);
   free(p->ids);
   free(p->want);
   free(p->y);
 }
 
-static fp4moe_indexed call_of(const problem *p) {
+static fp4moe_indexed call_of(const indexed_call *p) {
   return (fp4moe_indexed){.struct_size = sizeof(fp4moe_indexed),
                           .tokens = p->tokens,
                           .slots = p->slots,
@@ -171,7 +168,7 @@ static fp4moe_indexed call_of(const problem *p) {
                           .ids_dtype = FP4MOE_I32};
 }
 
-static fp4moe_status run(fp4moe_linear *linear, const fp4moe_indexed *c, size_t threads) {
+static fp4moe_status run_indexed(fp4moe_linear *linear, const fp4moe_indexed *c, size_t threads) {
   fp4moe_limits l = {sizeof l, c->tokens, c->slots, threads};
   fp4moe_options o = {.struct_size = sizeof o, .threads = threads};
   size_t bytes = fp4moe_linear_workspace_bytes(linear, &l);
@@ -179,7 +176,7 @@ static fp4moe_status run(fp4moe_linear *linear, const fp4moe_indexed *c, size_t 
 }
 
 /* The same call with ids, x and y as views of larger tensors: every stride is the caller's. */
-static void strided(fp4moe_linear *linear, const problem *p, int i) {
+static void strided(fp4moe_linear *linear, const indexed_call *p, int i) {
   size_t n = p->m->desc.hidden, k = p->m->desc.intermediate;
   grid x = grid_new(dtypes[i % 3], p->tokens * p->x_slots, k, 5);
   grid y = grid_new(dtypes[i / 3 % 3], p->tokens * p->slots, n, 1);
@@ -205,7 +202,7 @@ static void strided(fp4moe_linear *linear, const problem *p, int i) {
   c.y_token_stride = y.stride * (by_slot ? 1 : p->slots);
   c.id_slot_stride = ids.stride * (by_slot ? p->tokens : 1);
   c.id_token_stride = ids.stride * (by_slot ? 1 : p->slots);
-  CHECK(!run(linear, &c, 0), "%s", fp4moe_error_detail());
+  CHECK(!run_indexed(linear, &c, 0), "%s", fp4moe_error_detail());
   grid_gaps(&y, NULL, "indexed");
   for (size_t t = 0; t < p->tokens; t++)
     for (size_t s = 0; s < p->slots; s++)
@@ -221,27 +218,26 @@ static void strided(fp4moe_linear *linear, const problem *p, int i) {
 
 static void indexed(void) {
   fp4moe_context *ctx = context_of(2);
-  for (int format = 0; format < 2; format++)
-    for (int precision = 0; precision < 3; precision++)
-      for (size_t tokens = 1; tokens < 60; tokens += 19) {
-        random_layer *m = matrices(40, format ? 80 : 64, 4, format, precision);
-        fp4moe_linear *linear = open_linear(m, ctx);
-        for (size_t shared = 0; shared < 2; shared++) {
-          problem p = draw(m, tokens, 3, shared ? 1 : 3);
-          fp4moe_indexed c = call_of(&p);
-          size_t floats = tokens * 3 * m->desc.hidden;
-          memset(p.y, 0xff, floats * sizeof *p.y);
-          CHECK(!run(linear, &c, 0), "%s", fp4moe_error_detail());
-          CHECK_RELEASE();
-          double err = rel_l2(floats, p.y, p.want);
-          CHECK(err <= bound, "format %d class %d, %zu tokens, shared %zu: rel_l2 %g", format,
-                precision, tokens, shared, err);
-          for (int i = 0; i < 18; i++) strided(linear, &p, i);
-          drop(&p);
-        }
-        fp4moe_linear_destroy(linear);
-        random_layer_free(m);
+  for (const class_word *w = class_words; w < class_words + CLASS_WORDS; w++) {
+    for (size_t tokens = 1; tokens < 60; tokens += 19) {
+      random_layer *m = matrices(40, w->format == FP4MOE_NVFP4 ? 80 : 64, 4, w);
+      fp4moe_linear *linear = open_linear(m, ctx);
+      for (size_t shared = 0; shared < 2; shared++) {
+        indexed_call p = draw_indexed(m, tokens, 3, shared ? 1 : 3);
+        fp4moe_indexed c = call_of(&p);
+        size_t floats = tokens * 3 * m->desc.hidden;
+        memset(p.y, 0xff, floats * sizeof *p.y);
+        CHECK(!run_indexed(linear, &c, 0), "%s", fp4moe_error_detail());
+        CHECK_RELEASE();
+        double err = rel_l2(floats, p.y, p.want);
+        CHECK(err <= bound, "%s, %zu tokens, shared %zu: rel_l2 %g", w->name, tokens, shared, err);
+        for (int i = 0; i < 18; i++) strided(linear, &p, i);
+        drop_indexed(&p);
       }
+      fp4moe_linear_destroy(linear);
+      random_layer_free(m);
+    }
+  }
   fp4moe_context_destroy(ctx);
 }
 
@@ -285,15 +281,15 @@ static void team_of(fp4moe_linear *linear, const fp4moe_indexed *c, size_t nth, 
 /* An LM head's shape in small: many more panels than threads, few rows; and a MoE's. */
 static void same_bits(void) {
   fp4moe_context *ctx = context_of(5);
-  for (int precision = 0; precision < 3; precision++)
+  for (int i = 0; i < CLASS_WORDS; i++)
     for (size_t experts = 1; experts < 7; experts += 5) {
-      random_layer *m = matrices(experts == 1 ? 2003 : 72, 96, experts, precision % 2, precision);
+      random_layer *m = matrices(experts == 1 ? 2003 : 72, 96, experts, &class_words[i]);
       fp4moe_linear *linear = open_linear(m, ctx);
-      problem p = draw(m, 37, 2, 1 + (size_t)precision % 2);
+      indexed_call p = draw_indexed(m, 37, 2, 1 + (size_t)i % 2);
       size_t floats = p.tokens * p.slots * m->desc.hidden;
       float *want = p.y, *y = malloc(floats * sizeof *y);
       fp4moe_indexed c = call_of(&p);
-      CHECK(!run(linear, &c, 1), "%s", fp4moe_error_detail());
+      CHECK(!run_indexed(linear, &c, 1), "%s", fp4moe_error_detail());
       CHECK_RELEASE();
       c.y = y;
       for (size_t n = 1; n <= 5; n++) {
@@ -301,7 +297,7 @@ static void same_bits(void) {
         size_t sizes[] = {fp4moe_linear_workspace_bytes(linear, &l),
                           fp4moe_linear_workspace_min_bytes(linear, &l)};
         memset(y, 0xff, floats * sizeof *y);
-        CHECK(!run(linear, &c, n), "%s", fp4moe_error_detail());
+        CHECK(!run_indexed(linear, &c, n), "%s", fp4moe_error_detail());
         CHECK_SAME(y, want, floats, sizeof *y, "threads");
         for (int least = 0; least < 2; least++) {
           memset(y, 0xff, floats * sizeof *y);
@@ -312,7 +308,7 @@ static void same_bits(void) {
         CHECK_RELEASE();
       }
       free(y);
-      drop(&p);
+      drop_indexed(&p);
       fp4moe_linear_destroy(linear);
       random_layer_free(m);
     }
@@ -320,14 +316,6 @@ static void same_bits(void) {
 }
 
 /* ---- Refusals ---- */
-
-#define REFUSED(call, status, text)                                                                \
-  do {                                                                                             \
-    fp4moe_status got = (call);                                                                    \
-    CHECK(got == (status) && strstr(fp4moe_error_detail(), text),                                  \
-          "%s: %s: \"%s\", expected \"%s\"", #call, fp4moe_status_name(got),                       \
-          fp4moe_error_detail(), text);                                                            \
-  } while (0)
 
 static void refused_linears(void) {
   fp4moe_context *ctx = context_of(1);
@@ -352,7 +340,7 @@ static void refused_linears(void) {
   fp4moe_layer *layer;
   CHECK(fp4moe_layer_begin(ctx, &as_layer, &layer) == FP4MOE_UNSUPPORTED, "a layer that is none");
   CHECK(!fp4moe_linear_begin(ctx, &good, &linear), "%s", fp4moe_error_detail());
-  random_layer *m = matrices(40, 64, 2, 0, 0);
+  random_layer *m = matrices(40, 64, 2, &class_words[0]);
   fp4moe_expert_weights w = random_layer_expert(m, 0);
   m->scales[2][5] = 255; /* row 2, block 1 */
   REFUSED(fp4moe_linear_set_expert(linear, 0, &w.down), FP4MOE_INVALID,
@@ -371,44 +359,49 @@ static void refused_linears(void) {
 
 static void refused_calls(void) {
   fp4moe_context *ctx = context_of(2);
-  random_layer *m = matrices(40, 64, 2, 0, 0);
+  random_layer *m = matrices(40, 64, 2, &class_words[0]);
   fp4moe_linear *linear = open_linear(m, ctx);
-  problem p = draw(m, 4, 2, 1);
+  indexed_call p = draw_indexed(m, 4, 2, 1);
   const fp4moe_indexed good = call_of(&p);
   fp4moe_indexed c = good;
   size_t floats = 4 * 2 * 40;
   memset(p.y, 0xff, floats * sizeof *p.y);
   c.x_slots = 3;
-  REFUSED(run(linear, &c, 0), FP4MOE_INVALID, "x_slots is 3");
+  REFUSED(run_indexed(linear, &c, 0), FP4MOE_INVALID, "x_slots is 3");
   c = good, c.x_dtype = FP4MOE_I32;
-  REFUSED(run(linear, &c, 0), FP4MOE_INVALID, "x_dtype is 3");
+  REFUSED(run_indexed(linear, &c, 0), FP4MOE_INVALID, "x_dtype is 3");
   c = good, c.ids_dtype = FP4MOE_F32;
-  REFUSED(run(linear, &c, 0), FP4MOE_INVALID, "ids_dtype is 0");
+  REFUSED(run_indexed(linear, &c, 0), FP4MOE_INVALID, "ids_dtype is 0");
   c = good, c.y_slot_stride = 156;
-  REFUSED(run(linear, &c, 0), FP4MOE_INVALID, "y: a stride of 156, a row has 160");
+  REFUSED(run_indexed(linear, &c, 0), FP4MOE_INVALID,
+          "y_slot_stride is 156, expected at least 160");
+  c = good, c.x_token_stride = 4;
+  REFUSED(run_indexed(linear, &c, 0), FP4MOE_INVALID, "x_token_stride is 4, expected at least 256");
+  c = good, c.id_slot_stride = 2;
+  REFUSED(run_indexed(linear, &c, 0), FP4MOE_INVALID, "id_slot_stride is 2, expected at least 4");
   c = good, c.ids = NULL;
-  REFUSED(run(linear, &c, 0), FP4MOE_INVALID, "ids is NULL");
-  REFUSED(run(linear, &good, 3), FP4MOE_INVALID, "threads is 3");
+  REFUSED(run_indexed(linear, &c, 0), FP4MOE_INVALID, "ids is NULL");
+  REFUSED(run_indexed(linear, &good, 3), FP4MOE_INVALID, "options.threads is 3");
   p.ids[5] = 2;
-  REFUSED(run(linear, &good, 0), FP4MOE_INVALID, "topk_ids[2][1] is 2, expected -1..1");
+  REFUSED(run_indexed(linear, &good, 0), FP4MOE_INVALID, "ids[2][1] is 2, expected -1..1");
   int64_t offsets[3] = {0, 3, 2};
   int32_t counts[2] = {1, 4};
   fp4moe_rows rows = {sizeof rows, 2, p.x, FP4MOE_F32, 0, offsets, NULL, 0, 0}, out = rows;
   out.data = p.y;
   REFUSED(fp4moe_matmul_grouped(linear, &rows, &out, NULL, NULL, 0), FP4MOE_INVALID,
-          "expert_offsets[2] is 2 after 3");
+          "x.expert_offsets[2] is 2 after 3");
   rows.expert_counts = counts;
   REFUSED(fp4moe_matmul_grouped(linear, &rows, &out, NULL, NULL, 0), FP4MOE_INVALID,
-          "rows.max_rows is 0, the rows are batched");
+          "x.max_rows is 0, the rows are batched");
   rows.max_rows = 4;
   REFUSED(fp4moe_matmul_grouped(linear, &rows, &out, NULL, NULL, 0), FP4MOE_INVALID,
-          "out.max_rows is 0, the rows are batched");
+          "y.max_rows is 0, the rows are batched");
   out.max_rows = 3;
   REFUSED(fp4moe_matmul_grouped(linear, &rows, &out, NULL, NULL, 0), FP4MOE_INVALID,
-          "expert_counts[1] is 4, expected 0..3");
+          "x.expert_counts[1] is 4, expected 0..3");
   for (size_t i = 0; i < floats; i++) CHECK(isnan(p.y[i]), "y[%zu] was written", i);
   CHECK_RELEASE();
-  drop(&p);
+  drop_indexed(&p);
   fp4moe_linear_destroy(linear);
   random_layer_free(m);
   fp4moe_context_destroy(ctx);
@@ -417,7 +410,7 @@ static void refused_calls(void) {
 /* The report names one matmul and refuses what a linear does not use. */
 static void explained(void) {
   fp4moe_context *ctx = context_of(1);
-  random_layer *m = matrices(40, 64, 1, 0, 0);
+  random_layer *m = matrices(40, 64, 1, &class_words[0]);
   fp4moe_linear *linear = open_linear(m, ctx);
   fp4moe_problem problem = {.struct_size = sizeof problem, .tokens = 1, .top_k = 1};
   size_t needed;

@@ -5,6 +5,21 @@
 #include "fp4.h"
 #include "layer_call.h"
 
+const class_word class_words[CLASS_WORDS] = {
+    {"f32 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_F32, FP4MOE_GLOBAL_LAYER},
+    {"f32 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_F32, FP4MOE_GLOBAL_LAYER},
+    {"bf16 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, FP4MOE_GLOBAL_LAYER},
+    {"bf16 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_BF16, FP4MOE_GLOBAL_LAYER},
+    {"int8 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
+    {"int8 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
+    {"mxfp8", FP4MOE_MXFP4, FP4MOE_PRECISION_MXFP8, FP4MOE_GLOBAL_LAYER},
+    {"nvfp4 layer", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_LAYER},
+    {"nvfp4 expert", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_EXPERT},
+    {"nvfp4 token", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_TOKEN},
+};
+
+int is_close(closeness c) { return c.rel_l2 <= 1e-5 && c.ties <= 8 + c.elements / 50; }
+
 problem draw(const fp4moe_layer_desc *d, size_t tokens, size_t top_k, int with_gaps) {
   problem p = {tokens, top_k, d->hidden, NULL, NULL, NULL, NULL};
   p.x = malloc(tokens * p.hidden * sizeof(float));

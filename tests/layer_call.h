@@ -17,6 +17,19 @@ void drop(problem *p);
 
 fp4moe_batch batch_of(const problem *p);
 
+/* Every class with each of its formats and policies, by name. */
+typedef struct class_word {
+  const char *name;
+  fp4moe_format format;
+  fp4moe_precision precision;
+  fp4moe_input_global input_global;
+} class_word;
+enum { CLASS_WORDS = 10 };
+extern const class_word class_words[CLASS_WORDS];
+
+/* Within the bound of all classes: FP32 sums, and no more ties than chance has. */
+int is_close(closeness c);
+
 /* One call in a workspace of its own, whose contents are rubbish. */
 fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
 

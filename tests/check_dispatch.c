@@ -1,0 +1,436 @@
+/* check_dispatch.c - layers under dispatchers of one's own: expert parallelism over two ranks,
+ * shared experts, rows in blocks of a caller's stride, teams over rows, repeated ids.
+ *
+ * All of it in every class. What the library computes is compared with double precision over the
+ * whole layer, and with the one call that needs no dispatcher. */
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fp4.h"
+#include "grid.h"
+#include "layer_call.h"
+
+static fp4moe_layer_desc desc_of(const class_word *w, size_t experts) {
+  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
+                             .hidden = 96,
+                             .intermediate = w->format == FP4MOE_MXFP4 ? 160 : 144,
+                             .experts = experts,
+                             .format = w->format,
+                             .precision = w->precision,
+                             .activation = {.kind = FP4MOE_SILU, .gated = 1},
+                             .input_global = w->input_global};
+}
+
+static void close_to(const random_layer *m, const problem *p, const float *y, const char *class,
+                     const char *what) {
+  closeness c = random_layer_compare(m, p->tokens, p->top_k, p->x, p->ids, p->weights, y);
+  CHECK(is_close(c), "%s, %s: rel_l2 %g, %zu ties of %zu", class, what, c.rel_l2, c.ties,
+        c.elements);
+}
+
+/* Experts over rows in a workspace of its own. */
+static void run_experts(fp4moe_layer *layer, const fp4moe_rows *in, const fp4moe_rows *out,
+                        size_t rows) {
+  fp4moe_limits l = {sizeof l, rows, 1, 0};
+  size_t bytes = fp4moe_workspace_bytes(layer, &l);
+  void *workspace = malloc(bytes);
+  memset(workspace, 0xa5, bytes);
+  CHECK(!fp4moe_experts(layer, in, out, NULL, workspace, bytes), "%s", fp4moe_error_detail());
+  free(workspace);
+}
+
+/* ---- Two ranks ---- */
+
+enum { EXPERTS = 6, RANKS = 2, LOCAL = EXPERTS / RANKS };
+
+/* Who holds what: rank r has expert held[r][i] as its i-th; map[r] is its expert_map. */
+static const size_t held[RANKS][LOCAL] = {{0, 3, 4}, {1, 2, 5}};
+static const int32_t map[RANKS][EXPERTS] = {{0, -1, -1, 1, 2, -1}, {-1, 0, 1, -1, -1, 2}};
+
+static fp4moe_layer *open_rank(const random_layer *m, int rank, fp4moe_context *ctx) {
+  fp4moe_layer_desc d = m->desc;
+  fp4moe_layer *layer = NULL;
+  d.experts = LOCAL;
+  fp4moe_status status = fp4moe_layer_begin(ctx, &d, &layer);
+  for (size_t e = 0; !status && e < LOCAL; e++) {
+    fp4moe_expert_weights w = random_layer_expert(m, held[rank][e]);
+    status = fp4moe_layer_set_expert(layer, e, &w);
+  }
+  if (!status) status = fp4moe_layer_finish(layer);
+  CHECK(!status, "%s", fp4moe_error_detail());
+  return layer;
+}
+
+/* prepare, experts, finalize: adds the rank's part to y, rank 0 first. */
+static void add_finalized(fp4moe_layer *layer, const problem *p, int rank, float *y) {
+  size_t pairs = p->tokens * p->top_k;
+  float *x = malloc(2 * pairs * p->hidden * sizeof *x);
+  int64_t offsets[LOCAL + 1], *row_pair = malloc(pairs * sizeof *row_pair);
+  fp4moe_batch b = batch_of(p);
+  b.y = y, b.accumulate = rank > 0, b.expert_map = map[rank], b.expert_map_count = EXPERTS;
+  fp4moe_rows in = {sizeof in, pairs, x, FP4MOE_F32, 0, offsets};
+  CHECK(!fp4moe_prepare(layer, &b, &in, row_pair), "%s", fp4moe_error_detail());
+  fp4moe_rows out = in;
+  out.data = x + pairs * p->hidden;
+  run_experts(layer, &in, &out, in.rows);
+  CHECK(!fp4moe_finalize(layer, &b, &out, row_pair), "%s", fp4moe_error_detail());
+  free(x);
+  free(row_pair);
+}
+
+/* The same with no help: rows are sent into the rank's blocks, and what comes back is added. */
+static void add_by_hand(fp4moe_layer *layer, const problem *p, int rank, float *y) {
+  size_t pairs = p->tokens * p->top_k, h = p->hidden, floats = LOCAL * pairs * h, rows = 0;
+  float *x = malloc(2 * floats * sizeof *x), *out = x + floats;
+  size_t *at = malloc(pairs * sizeof *at);
+  int32_t counts[LOCAL] = {0};
+  int on_input = layer->desc.router_weight_on_input;
+  for (size_t i = 0; i < pairs; i++) {
+    int32_t e = p->ids[i] < 0 ? -1 : map[rank][p->ids[i]];
+    if (e < 0) continue;
+    at[i] = (size_t)e * pairs + (size_t)counts[e]++;
+    for (size_t c = 0; c < h; c++)
+      x[at[i] * h + c] = p->x[i / p->top_k * h + c] * (on_input ? p->weights[i] : 1);
+    rows++;
+  }
+  fp4moe_rows in = {
+      .struct_size = sizeof in, .data = x, .expert_counts = counts, .max_rows = pairs};
+  fp4moe_rows to = in;
+  to.data = out;
+  run_experts(layer, &in, &to, rows);
+  for (size_t i = 0; i < pairs; i++)
+    for (size_t c = 0; c < h && p->ids[i] >= 0 && map[rank][p->ids[i]] >= 0; c++)
+      y[i / p->top_k * h + c] += out[at[i] * h + c] * (on_input ? 1 : p->weights[i]);
+  free(x);
+  free(at);
+}
+
+static void two_ranks(const class_word *w, fp4moe_context *ctx, int on_input) {
+  fp4moe_layer_desc d = desc_of(w, EXPERTS);
+  d.router_weight_on_input = on_input;
+  random_layer *m = random_layer_new(&d, 1, NULL);
+  problem p = draw(&d, 23, on_input ? 1 : 3, 1);
+  size_t floats = p.tokens * p.hidden;
+  float *y = calloc(2 * floats, sizeof *y);
+  double *one = malloc(floats * sizeof *one);
+  fp4moe_batch b = batch_of(&p);
+  fp4moe_layer *whole = NULL, *rank[RANKS];
+  p.ids[0] = p.ids[2 * p.top_k] = 0; /* a token of one rank only, and one of neither */
+  for (size_t s = 0; s < p.top_k; s++) p.ids[p.top_k + s] = -1;
+  CHECK(!random_layer_open(m, ctx, &whole) && !run(whole, &b), "%s", fp4moe_error_detail());
+  memset(y, 0xff, floats * sizeof *y); /* finalize of rank 0 does not read y */
+  for (int r = 0; r < RANKS; r++) {
+    rank[r] = open_rank(m, r, ctx);
+    add_finalized(rank[r], &p, r, y);
+    add_by_hand(rank[r], &p, r, y + floats);
+    fp4moe_layer_destroy(rank[r]);
+  }
+  for (size_t i = 0; i < floats; i++) one[i] = (double)p.y[i];
+  for (int by_hand = 0; by_hand < 2; by_hand++) {
+    const char *what = by_hand ? "two ranks by hand" : "two ranks finalized";
+    const float *two = y + (size_t)by_hand * floats;
+    close_to(m, &p, two, w->name, what);
+    CHECK(rel_l2(floats, two, one) <= 1e-6, "%s, %s: %g off one rank", w->name, what,
+          rel_l2(floats, two, one));
+  }
+  free(y);
+  free(one);
+  fp4moe_layer_destroy(whole);
+  drop(&p);
+  random_layer_free(m);
+}
+
+static void expert_parallel(void) {
+  fp4moe_context *ctx = context_of(2);
+  for (int i = 0; i < CLASS_WORDS; i++)
+    for (int on_input = 0; on_input < 2; on_input++) two_ranks(&class_words[i], ctx, on_input);
+  fp4moe_context_destroy(ctx);
+}
+
+/* ---- Shared experts ---- */
+
+enum { SHARED = 2, ROUTED_SLOTS = 3 };
+
+/* As experts EXPERTS, EXPERTS + 1 of the layer, with a slot and weight 1 in every token. */
+static void shared_in_layer(const class_word *w, fp4moe_context *ctx, size_t tokens) {
+  fp4moe_layer_desc d = desc_of(w, EXPERTS + SHARED);
+  random_layer *m = random_layer_new(&d, 1, NULL);
+  d.experts = EXPERTS;
+  problem p = draw(&d, tokens, ROUTED_SLOTS + SHARED, 1);
+  for (size_t t = 0; t < tokens; t++)
+    for (size_t s = 0; s < SHARED; s++) {
+      p.ids[t * p.top_k + ROUTED_SLOTS + s] = (int32_t)(EXPERTS + s);
+      p.weights[t * p.top_k + ROUTED_SLOTS + s] = 1;
+    }
+  fp4moe_batch b = batch_of(&p);
+  fp4moe_layer *layer = NULL;
+  CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+  close_to(m, &p, p.y, w->name, "shared experts in the layer");
+  fp4moe_layer_destroy(layer);
+  drop(&p);
+  random_layer_free(m);
+}
+
+/* As a layer of its own, of another I, that adds to y. What it added is compared alone. */
+static void shared_beside(const class_word *w, fp4moe_context *ctx, size_t tokens) {
+  fp4moe_layer_desc d = desc_of(w, EXPERTS), ds = desc_of(w, 1);
+  ds.intermediate *= 2;
+  random_layer *m = random_layer_new(&d, 1, NULL), *ms = random_layer_new(&ds, 1, NULL);
+  problem p = draw(&d, tokens, ROUTED_SLOTS, 1), ps = draw(&ds, tokens, 1, 0);
+  size_t floats = tokens * p.hidden;
+  fp4moe_layer *layer = NULL, *shared = NULL;
+  memcpy(ps.x, p.x, floats * sizeof *p.x);
+  for (size_t t = 0; t < tokens; t++) ps.ids[t] = 0, ps.weights[t] = 1;
+  fp4moe_batch b = batch_of(&p), bs = batch_of(&ps);
+  CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+  close_to(m, &p, p.y, w->name, "the routed experts");
+  memcpy(ps.y, p.y, floats * sizeof *p.y);
+  bs.accumulate = 1;
+  CHECK(!random_layer_open(ms, ctx, &shared) && !run(shared, &bs), "%s", fp4moe_error_detail());
+  for (size_t i = 0; i < floats; i++) ps.y[i] -= p.y[i];
+  close_to(ms, &ps, ps.y, w->name, "a shared expert that adds");
+  fp4moe_layer_destroy(layer);
+  fp4moe_layer_destroy(shared);
+  drop(&p);
+  drop(&ps);
+  random_layer_free(m);
+  random_layer_free(ms);
+}
+
+static void shared_experts(void) {
+  fp4moe_context *ctx = context_of(2);
+  for (int i = 0; i < CLASS_WORDS; i++)
+    for (size_t tokens = 1; tokens < 40; tokens += 18) {
+      shared_in_layer(&class_words[i], ctx, tokens);
+      shared_beside(&class_words[i], ctx, tokens);
+    }
+  fp4moe_context_destroy(ctx);
+}
+
+/* ---- Repeated ids ---- */
+
+/* More slots than experts: each slot adds its own. */
+static void repeated_ids(void) {
+  fp4moe_context *ctx = context_of(2);
+  for (int i = 0; i < CLASS_WORDS; i++) {
+    fp4moe_layer_desc d = desc_of(&class_words[i], 3);
+    random_layer *m = random_layer_new(&d, 1, NULL);
+    problem p = draw(&d, 9, 7, 0);
+    fp4moe_batch b = batch_of(&p);
+    fp4moe_layer *layer = NULL;
+    for (size_t s = 0; s < p.top_k; s++) p.ids[s] = 1; /* one token: one expert in every slot */
+    CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+    close_to(m, &p, p.y, class_words[i].name, "7 slots, 3 experts");
+    fp4moe_layer_destroy(layer);
+    drop(&p);
+    random_layer_free(m);
+  }
+  fp4moe_context_destroy(ctx);
+}
+
+/* ---- Rows by a team, in blocks that lie apart ---- */
+
+enum { MAX_ROWS = 11, SPARE_IN = 3, SPARE_OUT = 1, BLOCKS = 4, TEAM = 5 };
+
+typedef struct {
+  fp4moe_layer *layer;
+  fp4moe_rows in, out;
+  fp4moe_team team;
+  void *workspace;
+  size_t bytes;
+  fp4moe_status status;
+} member;
+
+static void meet(void *arg) { pthread_barrier_wait(arg); }
+
+static void *join_call(void *arg) {
+  member *m = arg;
+  fp4moe_options o = {.struct_size = sizeof o, .team = &m->team};
+  m->status = fp4moe_experts(m->layer, &m->in, &m->out, &o, m->workspace, m->bytes);
+  return NULL;
+}
+
+static void team_of(const member *call, size_t nth, size_t bytes, fp4moe_status want) {
+  pthread_t threads[TEAM];
+  pthread_barrier_t barrier;
+  member m[TEAM];
+  void *workspace = check_buffer(bytes, CHECK_AFTER);
+  pthread_barrier_init(&barrier, NULL, (unsigned)nth);
+  for (size_t i = 0; i < nth; i++) {
+    m[i] = *call;
+    m[i].team = (fp4moe_team){i, nth, meet, &barrier};
+    m[i].workspace = workspace, m[i].bytes = bytes;
+    pthread_create(&threads[i], NULL, join_call, &m[i]);
+  }
+  for (size_t i = 0; i < nth; i++) pthread_join(threads[i], NULL);
+  for (size_t i = 0; i < nth; i++)
+    CHECK(m[i].status == want, "thread %zu of %zu: %s", i, nth, fp4moe_status_name(m[i].status));
+  pthread_barrier_destroy(&barrier);
+}
+
+/* Where row r of the grouped rows lies. */
+static size_t place(const int64_t *offsets, size_t r, int batched, size_t spare) {
+  size_t e = 0;
+  while (offsets[e + 1] <= (int64_t)r) e++;
+  return batched ? e * (MAX_ROWS + spare) + r - (size_t)offsets[e] : r;
+}
+
+/* The form of rows in a grid of theirs. */
+static fp4moe_rows rows_in(const grid *g, size_t rows, int64_t *offsets, const int32_t *counts,
+                           size_t spare) {
+  fp4moe_rows r = {.struct_size = sizeof r, .data = g->data, .stride = g->stride};
+  if (counts)
+    r.expert_counts = counts, r.max_rows = MAX_ROWS,
+    r.expert_stride = (MAX_ROWS + spare) * g->stride;
+  else
+    r.rows = rows, r.expert_offsets = offsets;
+  return r;
+}
+
+/* One call by nth threads; want: the rows one after the other, NULL: y is filled with them. */
+static void by_team(fp4moe_layer *layer, const float *x, int64_t *offsets, int32_t *counts,
+                    size_t nth, int least, const float *want, float *y) {
+  size_t rows = (size_t)offsets[BLOCKS], h = layer->desc.hidden, at;
+  unsigned char used[BLOCKS * (MAX_ROWS + SPARE_OUT)] = {0};
+  int batched = counts != NULL;
+  grid in = grid_new(FP4MOE_F32, batched ? BLOCKS * (MAX_ROWS + SPARE_IN) : rows, h, 3);
+  grid out = grid_new(FP4MOE_F32, batched ? BLOCKS * (MAX_ROWS + SPARE_OUT) : rows, h, 1);
+  for (size_t r = 0; r < rows; r++) {
+    used[place(offsets, r, batched, SPARE_OUT)] = 1;
+    memcpy(grid_row(&in, place(offsets, r, batched, SPARE_IN)), x + r * h, h * sizeof *x);
+  }
+  check_readonly(in.data);
+  member call = {.layer = layer};
+  call.in = rows_in(&in, rows, offsets, counts, SPARE_IN);
+  call.out = rows_in(&out, rows, NULL, counts, SPARE_OUT);
+  fp4moe_limits l = {sizeof l, rows, 1, nth};
+  size_t bytes = least ? fp4moe_workspace_min_bytes(layer, &l) : fp4moe_workspace_bytes(layer, &l);
+  team_of(&call, nth, bytes / 8, FP4MOE_WORKSPACE);
+  team_of(&call, nth, bytes, FP4MOE_OK);
+  grid_gaps(&out, used, batched ? "batched" : "grouped");
+  for (size_t r = 0; r < rows; r++) {
+    at = place(offsets, r, batched, SPARE_OUT);
+    if (want)
+      CHECK_SAME(grid_row(&out, at), want + r * h, h, sizeof *want,
+                 batched ? "batched" : "grouped");
+    else
+      memcpy(y + r * h, grid_row(&out, at), h * sizeof *y);
+  }
+  CHECK_RELEASE();
+}
+
+static void teams_over_rows(void) {
+  fp4moe_context *ctx = context_of(TEAM);
+  for (int i = 0; i < CLASS_WORDS; i++) {
+    fp4moe_layer_desc d = desc_of(&class_words[i], BLOCKS);
+    random_layer *m = random_layer_new(&d, 1, NULL);
+    int32_t counts[BLOCKS] = {7, 0, MAX_ROWS, 1}, ids[BLOCKS * MAX_ROWS];
+    int64_t offsets[BLOCKS + 1] = {0};
+    fp4moe_layer *layer = NULL;
+    for (int e = 0; e < BLOCKS; e++) {
+      offsets[e + 1] = offsets[e] + counts[e];
+      for (int64_t r = offsets[e]; r < offsets[e + 1]; r++) ids[r] = e;
+    }
+    problem p = draw(&d, (size_t)offsets[BLOCKS], 1, 0);
+    memcpy(p.ids, ids, p.tokens * sizeof *ids);
+    for (size_t r = 0; r < p.tokens; r++) p.weights[r] = 1;
+    CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+    by_team(layer, p.x, offsets, NULL, 1, 0, NULL, p.y);
+    close_to(m, &p, p.y, class_words[i].name, "grouped rows");
+    for (size_t n = 1; n <= TEAM; n += 2)
+      for (int form = 0; form < 4; form++)
+        by_team(layer, p.x, offsets, form % 2 ? counts : NULL, n, form / 2, p.y, NULL);
+    fp4moe_layer_destroy(layer);
+    drop(&p);
+    random_layer_free(m);
+  }
+  fp4moe_context_destroy(ctx);
+}
+
+/* ---- Refusals ---- */
+
+static void refused_rows(void) {
+  fp4moe_context *ctx = context_of(2);
+  fp4moe_layer_desc d = desc_of(&class_words[0], 2);
+  random_layer *m = random_layer_new(&d, 1, NULL);
+  fp4moe_layer *layer = NULL;
+  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+  problem p = draw(&d, 4, 1, 0);
+  int64_t offsets[3] = {0, 3, 4};
+  int32_t counts[2] = {1, 4};
+  memset(p.y, 0xff, 4 * p.hidden * sizeof *p.y);
+  const fp4moe_rows good = {sizeof good, 4, p.x, FP4MOE_F32, 0, offsets, NULL, 0, 0};
+  fp4moe_rows in = good, out = good;
+  out.data = p.y;
+  const fp4moe_rows good_out = out;
+#define REFUSED_ROWS(text)                                                                         \
+  REFUSED(fp4moe_experts(layer, &in, &out, NULL, NULL, 0), FP4MOE_INVALID, text);                  \
+  in = good, out = good_out
+  in.dtype = FP4MOE_I32;
+  REFUSED_ROWS("rows.dtype is 3");
+  out.dtype = FP4MOE_I64;
+  REFUSED_ROWS("out.dtype is 4");
+  in.stride = 380;
+  REFUSED_ROWS("rows.stride is 380, expected at least 384");
+  out.stride = 380;
+  REFUSED_ROWS("out.stride is 380, expected at least 384");
+  in.rows = 5;
+  REFUSED_ROWS("rows.expert_offsets end at 4, rows.rows is 5, out.rows 4");
+  in.expert_offsets = NULL;
+  REFUSED_ROWS("rows.expert_offsets is NULL");
+  offsets[0] = 1;
+  REFUSED_ROWS("rows.expert_offsets[0] is 1, expected 0");
+  offsets[0] = 0, offsets[1] = 5;
+  REFUSED_ROWS("rows.expert_offsets[2] is 4 after 5");
+  offsets[1] = 3, out.data = NULL;
+  REFUSED_ROWS("out.data is NULL");
+  in.expert_counts = counts, in.max_rows = out.max_rows = 4, out.expert_stride = 1535;
+  REFUSED_ROWS("out.expert_stride is 1535, expected at least 1536");
+  in.expert_counts = counts, in.max_rows = out.max_rows = 3;
+  REFUSED_ROWS("rows.expert_counts[1] is 4, expected 0..3");
+  fp4moe_options o = {.struct_size = sizeof o, .threads = 3};
+  REFUSED(fp4moe_experts(layer, &in, &out, &o, NULL, 0), FP4MOE_INVALID,
+          "options.threads is 3, the context has 2");
+  for (size_t i = 0; i < 4 * p.hidden; i++) CHECK(isnan(p.y[i]), "y[%zu] was written", i);
+  fp4moe_layer_destroy(layer);
+  drop(&p);
+  random_layer_free(m);
+  fp4moe_context_destroy(ctx);
+}
+
+/* router_weight_on_input is for top_k 1, in each call that has slots. */
+static void refused_slots(void) {
+  fp4moe_context *ctx = context_of(1);
+  fp4moe_layer_desc d = desc_of(&class_words[0], 2);
+  d.router_weight_on_input = 1;
+  random_layer *m = random_layer_new(&d, 0, NULL);
+  fp4moe_layer *layer = NULL;
+  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+  problem p = draw(&d, 2, 2, 0);
+  float *x = malloc(4 * p.hidden * sizeof *x);
+  int64_t offsets[3], row_pair[4] = {-7, -7, -7, -7};
+  fp4moe_batch b = batch_of(&p);
+  fp4moe_rows rows = {sizeof rows, 4, x, FP4MOE_F32, 0, offsets, NULL, 0, 0};
+  static const char text[] = "router weight on input needs top_k 1, the batch has 2";
+  REFUSED(run(layer, &b), FP4MOE_INVALID, text);
+  REFUSED(fp4moe_prepare(layer, &b, &rows, row_pair), FP4MOE_INVALID, text);
+  REFUSED(fp4moe_finalize(layer, &b, &rows, row_pair), FP4MOE_INVALID, text);
+  CHECK(row_pair[0] == -7 && rows.rows == 4, "prepare wrote");
+  free(x);
+  fp4moe_layer_destroy(layer);
+  drop(&p);
+  random_layer_free(m);
+  fp4moe_context_destroy(ctx);
+}
+
+void check_dispatch(void) {
+  CU_pSuite s = check_suite("dispatch");
+  check_test(s, "two ranks", expert_parallel);
+  check_test(s, "shared experts", shared_experts);
+  check_test(s, "more slots than experts", repeated_ids);
+  check_test(s, "teams over rows", teams_over_rows);
+  check_test(s, "refused rows", refused_rows);
+  check_test(s, "refused slots", refused_slots);
+}
