@@ -424,8 +424,16 @@ static int log2_1024(uint64_t a) {
   return log * 1024 + (int)part;
 }
 
-static int distance_1024(const fp4moe_recipe_entry *e, const fp4moe_recipe_key *key) {
-  return abs(log2_1024(e->n) - log2_1024(key->n)) + abs(log2_1024(e->k) - log2_1024(key->k));
+static size_t few_rows(size_t n) { return n < FP4MOE_MANY_N ? n : FP4MOE_MANY_N; }
+
+/* In 1/2048: less than 0 is the exact shape; the last bit, that the entry is of the other gating.
+ */
+static int distance_2048(const fp4moe_recipe_entry *e, const fp4moe_recipe_key *key) {
+  int other = e->gated != key->gated;
+  if (e->n == key->n && e->k == key->k) return other - 2;
+  return 2 * (abs(log2_1024(few_rows(e->n)) - log2_1024(few_rows(key->n))) +
+              abs(log2_1024(e->k) - log2_1024(key->k))) +
+         other;
 }
 
 static size_t gap(size_t a, size_t b) { return a > b ? a - b : b - a; }
@@ -433,18 +441,19 @@ static size_t gap(size_t a, size_t b) { return a > b ? a - b : b - a; }
 fp4moe_match fp4moe_table_find(const fp4moe_table *t, const fp4moe_recipe_key *key, size_t *first,
                                size_t *count) {
   const fp4moe_recipe_entry *best = NULL;
-  int best_distance = 2 * 1024 + 1;
+  int best_distance = 2 * 2048 + 2;
   int tuned = 0;
   *first = *count = 0;
   for (size_t i = 0; t && i < t->recipes; i++) {
     const fp4moe_recipe_entry *e = &t->recipe[i];
     if (e->phase != key->phase || e->format != key->format || e->act != key->act ||
-        e->gated != key->gated || !e->n || !e->k)
+        (e->gated != key->gated && e->phase == FP4MOE_GATE_UP) || !e->n || !e->k)
       continue;
-    int d = e->n == key->n && e->k == key->k ? -1 : distance_1024(e, key);
+    int d = distance_2048(e, key);
     tuned |= d < 0 && e->cores == key->cores && !t->partial_of;
     if (e->bucket != key->bucket) continue;
-    if (best && e->n == best->n && e->k == best->k && e->cores == best->cores) {
+    if (best && e->n == best->n && e->k == best->k && e->cores == best->cores &&
+        e->gated == best->gated) {
       ++*count;
       continue;
     }

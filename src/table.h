@@ -75,10 +75,15 @@ typedef struct fp4moe_recipe_key {
   size_t n, k, cores;
 } fp4moe_recipe_key;
 
+/* Above it N is as far as it: rows of panels stream by, and a matmul's speed then depends on K and
+ * m. So an LM head finds entries of MoE layers. */
+enum { FP4MOE_MANY_N = 4096 };
+
 /* The (N, K, cores) among the entries that serves the key: the exact shape, else the least
  * |log2 N ratio| + |log2 K ratio| up to 2.0 (ties to the larger K); then the nearest core count.
- * *first, *count: its candidates by measured time, none where the shape was tuned to the end on as
- * many cores and has entries for other rows only. */
+ * Down has one half whether gate/up has two or not: entries of the other gating serve it too where
+ * those of its own are no nearer. *first, *count: its candidates by measured time, none where the
+ * shape was tuned to the end on as many cores and has entries for other rows only. */
 fp4moe_match fp4moe_table_find(const fp4moe_table *table, const fp4moe_recipe_key *key,
                                size_t *first, size_t *count);
 

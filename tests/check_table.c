@@ -348,6 +348,43 @@ static void finds_nearest(void) {
   close_dir();
 }
 
+/* Above FP4MOE_MANY_N all N are one; the halves of gate/up do not matter to down. */
+static void finds_for_heads(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  const size_t shapes[4][3] = {{6144, 3072, 1}, {1024, 3072, 1}, {1024, 3072, 0}, {512, 512, 1}};
+  for (int i = 0; i < 4; i++) e[i].n = shapes[i][0], e[i].k = shapes[i][1];
+  e[2].gated = 0, e[3].phase = FP4MOE_GATE_UP, e[3].bucket = 0;
+  fp4moe_table_sort(&t);
+  const struct {
+    int phase, gated;
+    size_t n, k;
+    fp4moe_match match;
+    size_t got_n;
+    int got_gated;
+  } cases[] = {{FP4MOE_DOWN, 0, 201088, 3072, FP4MOE_MATCH_NEAREST, 6144, 1},
+               {FP4MOE_DOWN, 1, 201088, 768, FP4MOE_MATCH_NEAREST, 6144, 1},
+               {FP4MOE_DOWN, 1, 201088, 700, FP4MOE_MATCH_NONE, 0, 0},
+               {FP4MOE_DOWN, 0, 1024, 3072, FP4MOE_MATCH_EXACT, 1024, 0},
+               {FP4MOE_DOWN, 1, 1024, 3072, FP4MOE_MATCH_EXACT, 1024, 1},
+               {FP4MOE_DOWN, 0, 6144, 3072, FP4MOE_MATCH_EXACT, 6144, 1},
+               {FP4MOE_GATE_UP, 1, 512, 512, FP4MOE_MATCH_EXACT, 512, 1},
+               {FP4MOE_GATE_UP, 0, 512, 512, FP4MOE_MATCH_NONE, 0, 0}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    fp4moe_recipe_key key = {cases[i].phase, FP4MOE_MXFP4, FP4MOE_ACT_BF16,   cases[i].gated, 0,
+                             cases[i].n,     cases[i].k,   host.allowed_cores};
+    size_t first, count;
+    fp4moe_match got = fp4moe_table_find(&t, &key, &first, &count);
+    CHECK(got == cases[i].match && count == (got != FP4MOE_MATCH_NONE), "case %zu: %d, %zu", i,
+          (int)got, count);
+    if (got)
+      CHECK(t.recipe[first].n == cases[i].got_n && t.recipe[first].gated == cases[i].got_gated,
+            "case %zu: n %zu gated %d", i, t.recipe[first].n, t.recipe[first].gated);
+  }
+  close_dir();
+}
+
 /* The plan takes the table's recipe, and falls back where it is not eligible. */
 static void plan_takes_recipes(void) {
   fp4moe_recipe_entry e[6];
@@ -430,6 +467,7 @@ void check_table(void) {
   check_test(s, "another release", other_release);
   check_test(s, "killed writers", killed_writers);
   check_test(s, "nearest", finds_nearest);
+  check_test(s, "nearest to an LM head", finds_for_heads);
   check_test(s, "plan", plan_takes_recipes);
   check_test(s, "failed writes", failed_writes);
   check_test(s, "hostile bytes", hostile_bytes);
