@@ -9,60 +9,24 @@
 #include <string.h>
 
 #include "activation.h"
-#include "check.h"
+#include "layer_call.h"
 #include "oracle.h"
-#include "random_layer.h"
 
-/* Against a reference with the same quantisers (see check_layer.c). */
-static const double class_bound[] = {
-    [FP4MOE_PRECISION_F32] = 1e-5, [FP4MOE_PRECISION_BF16] = 1e-3, [FP4MOE_PRECISION_INT8] = 2e-3};
-
-/* Tokens x, one expert each, and their result y. */
-typedef struct {
-  size_t tokens;
-  float *x, *y, *weights;
-  int32_t *ids;
-} call;
-
-static call draw(const fp4moe_layer_desc *d, size_t tokens) {
-  const size_t n = tokens * d->hidden;
-  call c = {tokens, malloc(n * sizeof *c.x), malloc(n * sizeof *c.y),
-            malloc(tokens * sizeof *c.weights), malloc(tokens * sizeof *c.ids)};
-  for (size_t i = 0; i < n; i++) c.x[i] = check_uniform(-1, 1);
-  for (size_t i = 0; i < tokens; i++) {
-    c.weights[i] = check_uniform(0.1f, 1);
-    c.ids[i] = (int32_t)check_below(d->experts);
-  }
-  return c;
-}
-
-static void drop(call *c) {
-  free(c->x);
-  free(c->y);
-  free(c->weights);
-  free(c->ids);
+/* Tokens with one expert each; x is not rounded to anything. */
+static problem draw_tokens(const fp4moe_layer_desc *d, size_t tokens) {
+  problem p = draw(d, tokens, 1, 0);
+  for (size_t i = 0; i < tokens * d->hidden; i++) p.x[i] = check_uniform(-1, 1);
+  return p;
 }
 
 /* row: the call must use it; NULL: any. */
-static void forward(const random_layer *m, fp4moe_context *ctx, const fp4moe_kernel *row, call *c) {
-  fp4moe_batch b = {.struct_size = sizeof b,
-                    .tokens = c->tokens,
-                    .top_k = 1,
-                    .x = c->x,
-                    .x_dtype = FP4MOE_F32,
-                    .y = c->y,
-                    .y_dtype = FP4MOE_F32,
-                    .topk_ids = c->ids,
-                    .ids_dtype = FP4MOE_I32,
-                    .topk_weights = c->weights};
-  fp4moe_limits limits = {sizeof limits, c->tokens, 1, 0};
+static void forward(const random_layer *m, fp4moe_context *ctx, const fp4moe_kernel *row,
+                    problem *p) {
+  const fp4moe_batch b = batch_of(p);
   fp4moe_layer *layer = NULL;
   if (!CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail())) return;
-  size_t bytes = fp4moe_workspace_bytes(layer, &limits);
-  void *workspace = malloc(bytes);
-  CHECK(!fp4moe_layer_forward(layer, &b, workspace, bytes), "%s", fp4moe_error_detail());
-  free(workspace);
-  const uint32_t rows = (uint32_t)c->tokens;
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
+  const uint32_t rows = (uint32_t)p->tokens;
   char names[1024];
   fp4moe_layer_kernel_names(layer, &rows, names, sizeof names);
   CHECK(!row || strstr(names, row->name), "ran with %s", names);
@@ -70,13 +34,9 @@ static void forward(const random_layer *m, fp4moe_context *ctx, const fp4moe_ker
 }
 
 /* How far the result is from the reference with this fault. */
-static double error_of(random_layer *m, const call *c, random_fault fault) {
-  double *want = malloc(c->tokens * m->desc.hidden * sizeof *want);
+static closeness error_of(random_layer *m, const problem *p, random_fault fault) {
   m->fault = fault;
-  random_layer_forward(m, c->tokens, 1, c->x, c->ids, c->weights, want);
-  double err = rel_l2(c->tokens * m->desc.hidden, c->y, want);
-  free(want);
-  return err;
+  return random_layer_compare(m, p->tokens, 1, p->x, p->ids, p->weights, p->y);
 }
 
 /* ---- Every kind behind every matmul kernel ---- */
@@ -90,20 +50,21 @@ static const fp4moe_activation kinds[] = {
     {FP4MOE_SITU, 1, 0, 0.5f, 0, 0},   {FP4MOE_SITU, 1, 0, 4, 0, 25},
 };
 
-/* Does the row take part in layers of this format and class? */
-static int serves(const fp4moe_kernel *row, int format, int precision) {
-  return (row->format == FP4MOE_ANY || row->format == format) &&
-         row->act == (int)fp4moe_act_class_of((fp4moe_precision)precision);
+/* Does the row take part in layers of this class? */
+static int serves(const fp4moe_kernel *row, const class_word *w) {
+  return (row->format == FP4MOE_ANY || row->format == (int)w->format) &&
+         row->act == (int)fp4moe_act_class_of(w->precision);
 }
 
-static void compare(const fp4moe_kernel *row, fp4moe_context *ctx, const fp4moe_layer_desc *d) {
+static void compare(const fp4moe_kernel *row, fp4moe_context *ctx, const fp4moe_layer_desc *d,
+                    const char *class) {
   random_layer *m = random_layer_new(d, 1, NULL);
-  call c = draw(d, row->op == FP4MOE_OP_GEMM ? 40 : 3); /* 17 rows and more are a gemm's */
-  forward(m, ctx, row, &c);
-  double err = error_of(m, &c, FAULT_NONE);
-  CHECK(err <= class_bound[d->precision], "format %d, class %d, kind %d gated %d: rel_l2 %g",
-        (int)d->format, (int)d->precision, (int)d->activation.kind, d->activation.gated, err);
-  drop(&c);
+  problem p = draw_tokens(d, row->op == FP4MOE_OP_GEMM ? 40 : 3); /* 17 rows and more: a gemm's */
+  forward(m, ctx, row, &p);
+  closeness c = error_of(m, &p, FAULT_NONE);
+  CHECK(is_close(c), "%s, kind %d gated %d: rel_l2 %g, %zu ties of %zu", class,
+        (int)d->activation.kind, d->activation.gated, c.rel_l2, c.ties, c.elements);
+  drop(&p);
   random_layer_free(m);
 }
 
@@ -114,19 +75,17 @@ static void test_matmul(const fp4moe_kernel *row) {
   fp4moe_context_desc cd = {.struct_size = sizeof cd, .kernels = globs, .max_threads = 1};
   fp4moe_context *ctx = NULL;
   if (!CHECK(!fp4moe_context_create(&cd, &ctx), "%s", fp4moe_error_detail())) return;
-  for (int format = 0; format < 2; format++)
-    for (int precision = 0; precision <= FP4MOE_PRECISION_INT8; precision++) {
-      if (!serves(row, format, precision)) continue;
-      for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
-        fp4moe_layer_desc d = {.struct_size = sizeof d,
-                               .hidden = 64,
-                               .intermediate = 96,
-                               .experts = 1, /* all tokens are rows of one matmul */
-                               .format = (fp4moe_format)format,
-                               .precision = (fp4moe_precision)precision,
-                               .activation = kinds[k]};
-        compare(row, ctx, &d);
-      }
+  for (const class_word *w = class_words; w < class_words + CLASS_WORDS; w++)
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds && serves(row, w); k++) {
+      fp4moe_layer_desc d = {.struct_size = sizeof d,
+                             .hidden = 64,
+                             .intermediate = 96,
+                             .experts = 1, /* all tokens are rows of one matmul */
+                             .format = w->format,
+                             .precision = w->precision,
+                             .activation = kinds[k],
+                             .input_global = w->input_global};
+      compare(row, ctx, &d, w->name);
     }
   fp4moe_context_destroy(ctx);
 }
@@ -163,34 +122,35 @@ static const struct mutant {
     {FAULT_GATED, {FP4MOE_RELU2, 0, 0, 0, 0, 0}},
 };
 
-static void check_mutant(const struct mutant *x, fp4moe_context *ctx, fp4moe_precision precision) {
+static void check_mutant(const struct mutant *x, fp4moe_context *ctx, const class_word *w) {
+  const double least = w->precision == FP4MOE_PRECISION_F32 ? 2e-5 : 4e-3;
   fp4moe_layer_desc d = {.struct_size = sizeof d,
                          .hidden = 96,
                          .intermediate = 64,
                          .experts = 2,
-                         .format = FP4MOE_NVFP4,
-                         .precision = precision,
-                         .activation = x->activation};
+                         .format = w->format,
+                         .precision = w->precision,
+                         .activation = x->activation,
+                         .input_global = w->input_global};
   random_layer *m = random_layer_new(&d, 1, NULL);
-  call c = draw(&d, 4);
-  forward(m, ctx, NULL, &c);
-  double right = error_of(m, &c, FAULT_NONE), wrong = error_of(m, &c, x->fault);
-  CHECK(right <= class_bound[precision] && wrong > 2 * class_bound[precision],
-        "fault %d, kind %d gated %d, class %d: rel_l2 %g with it, %g without", (int)x->fault,
-        (int)x->activation.kind, x->activation.gated, (int)precision, wrong, right);
-  drop(&c);
+  problem p = draw_tokens(&d, 4);
+  forward(m, ctx, NULL, &p);
+  closeness right = error_of(m, &p, FAULT_NONE), wrong = error_of(m, &p, x->fault);
+  CHECK(is_close(right) && wrong.rel_l2 > least,
+        "fault %d, kind %d gated %d, %s: rel_l2 %g with it, %g without, %zu ties", (int)x->fault,
+        (int)x->activation.kind, x->activation.gated, w->name, wrong.rel_l2, right.rel_l2,
+        right.ties);
+  drop(&p);
   random_layer_free(m);
 }
 
 static void test_mutants(void) {
-  fp4moe_context_desc cd = {.struct_size = sizeof cd, .max_threads = 1};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&cd, &ctx), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx = context_of(1);
   for (size_t i = 0; i < sizeof mutants / sizeof *mutants; i++)
-    for (int precision = 0; precision <= FP4MOE_PRECISION_INT8; precision++)
+    for (const class_word *w = class_words; w < class_words + CLASS_WORDS; w++)
       /* The two gelus are so close that only class f32 tells them apart. */
-      if (mutants[i].fault != FAULT_OTHER_GELU || precision == FP4MOE_PRECISION_F32)
-        check_mutant(&mutants[i], ctx, (fp4moe_precision)precision);
+      if (mutants[i].fault != FAULT_OTHER_GELU || w->precision == FP4MOE_PRECISION_F32)
+        check_mutant(&mutants[i], ctx, w);
   fp4moe_context_destroy(ctx);
 }
 

@@ -5,30 +5,15 @@
  * expert format (one call; grouped rows; batched rows). x has values that all dtypes hold exactly,
  * so every other form of the same call must have the same bits, rounded once: that is compared
  * exactly, gaps and absent rows included. A class that has one format only must be refused with
- * the other. A new class or dtype joins by its word here, an activation by its row. */
+ * the other. A class joins by its word (layer_call.h), a dtype by its word here, an activation by
+ * its row. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
 #include "fp4.h"
 #include "grid.h"
-#include "random_layer.h"
-
-/* The words of the contract. A class: its format, and what its rounding of h near a tie may move.
- */
-static const struct {
-  const char *name;
-  fp4moe_precision precision;
-  int format;
-  double bound;
-} classes[] = {{"f32", FP4MOE_PRECISION_F32, FP4MOE_ANY, 1e-5},
-               {"bf16", FP4MOE_PRECISION_BF16, FP4MOE_ANY, 1e-3},
-               {"int8", FP4MOE_PRECISION_INT8, FP4MOE_ANY, 2e-3}};
-enum { CLASSES = sizeof classes / sizeof *classes };
-
-static const char *const formats[] = {"mxfp4", "nvfp4"};
-enum { FORMATS = sizeof formats / sizeof *formats };
+#include "layer_call.h"
 
 /* Parameters that some kind takes: each is tried with every kind, which refuses those of others. */
 static const fp4moe_activation parameters[] = {{.kind = FP4MOE_SILU},
@@ -43,13 +28,11 @@ enum { DTYPES = 3, TOKENS = 5, TOP_K = 3, EXPERTS = 4, SLOTS = TOKENS * TOP_K, M
 typedef struct {
   random_layer *m;
   fp4moe_layer *layer;
-  double bound;
   char name[96];
   size_t h, top_k;
   float *x;      /* [TOKENS][H] */
   int32_t *ids;  /* [TOKENS][top_k] */
   float *weight; /* the same */
-  double *want;  /* [TOKENS][H] */
 } job;
 
 static void *workspace_of(size_t bytes) {
@@ -57,8 +40,9 @@ static void *workspace_of(size_t bytes) {
 }
 
 static void close_to(const job *j, const float *y, const char *form) {
-  double err = rel_l2(TOKENS * j->h, y, j->want);
-  CHECK(err <= j->bound, "%s, %s: rel_l2 %g", j->name, form, err);
+  closeness c = random_layer_compare(j->m, TOKENS, j->top_k, j->x, j->ids, j->weight, y);
+  CHECK(is_close(c), "%s, %s: rel_l2 %g, %zu ties of %zu", j->name, form, c.rel_l2, c.ties,
+        c.elements);
 }
 
 /* ---- The one call ---- */
@@ -148,12 +132,12 @@ static void dispatch(const job *j, dispatched *d) {
  * must be `want`'s. */
 static void experts(const job *j, dispatched *d, int batched, const form *f, const float *want,
                     float *out) {
-  size_t all = batched ? EXPERTS * MAX_ROWS : d->rows, at[SLOTS] = {0};
-  unsigned char used[EXPERTS * MAX_ROWS] = {0};
+  size_t block = MAX_ROWS + 2, all = batched ? EXPERTS * block : d->rows, at[SLOTS] = {0};
+  unsigned char used[EXPERTS * (MAX_ROWS + 2)] = {0};
   grid x = grid_new(f->x, all, j->h, 3), y = grid_new(f->y, all, j->h, 6);
   for (size_t e = 0; e < EXPERTS; e++)
     for (int64_t r = d->offsets[e]; r < d->offsets[e + 1]; r++)
-      at[r] = batched ? e * MAX_ROWS + (size_t)(r - d->offsets[e]) : (size_t)r;
+      at[r] = batched ? e * block + (size_t)(r - d->offsets[e]) : (size_t)r;
   for (size_t r = 0; r < d->rows; r++) {
     used[at[r]] = 1;
     for (size_t i = 0; i < j->h; i++) grid_set(&x, at[r], i, (double)d->x[r * j->h + i]);
@@ -163,8 +147,10 @@ static void experts(const job *j, dispatched *d, int batched, const form *f, con
   in.expert_offsets = batched ? NULL : d->offsets;
   in.expert_counts = batched ? d->counts : NULL;
   in.max_rows = batched ? MAX_ROWS : 0;
+  in.expert_stride = batched ? block * x.stride : 0;
   fp4moe_rows to = in;
   to.data = y.data, to.dtype = f->y, to.stride = y.stride, to.expert_offsets = NULL;
+  to.expert_stride = batched ? block * y.stride : 0;
   fp4moe_limits l = {sizeof l, d->rows, 1, 0};
   size_t bytes = fp4moe_workspace_bytes(j->layer, &l);
   CHECK(!fp4moe_experts(j->layer, &in, &to, NULL, workspace_of(bytes), bytes), "%s: %s", j->name,
@@ -213,7 +199,7 @@ static void in_three(const job *j, const float *fused_y, float *y) {
 
 /* ---- Layers ---- */
 
-static void draw(job *j, size_t top_k) {
+static void draw_job(job *j, size_t top_k) {
   size_t slots = TOKENS * top_k;
   j->top_k = top_k;
   for (size_t i = 0; i < TOKENS * j->h; i++) j->x[i] = ((float)check_below(129) - 64) / 64;
@@ -223,24 +209,21 @@ static void draw(job *j, size_t top_k) {
   }
   j->ids[0] = 2;
   if (top_k > 1) j->ids[1] = 2; /* the same expert twice in a token */
-  random_layer_forward(j->m, TOKENS, top_k, j->x, j->ids, j->weight, j->want);
 }
 
-static void one_layer(fp4moe_context *ctx, const fp4moe_layer_desc *d, double bound,
-                      const char *class) {
-  job j = {.m = random_layer_new(d, 1, NULL), .bound = bound, .h = d->hidden};
+static void one_layer(fp4moe_context *ctx, const fp4moe_layer_desc *d, const char *class) {
+  job j = {.m = random_layer_new(d, 1, NULL), .h = d->hidden};
   size_t floats = TOKENS * j.h;
   float *y = malloc(floats * sizeof *y), *y3 = malloc(floats * sizeof *y3);
   j.x = malloc(floats * sizeof *j.x);
-  j.want = malloc(floats * sizeof *j.want);
   j.ids = malloc(SLOTS * sizeof *j.ids);
   j.weight = malloc(SLOTS * sizeof *j.weight);
-  snprintf(j.name, sizeof j.name, "%s %s kind %d gated %d alpha %g limit %g", formats[d->format],
-           class, (int)d->activation.kind, d->activation.gated, (double)d->activation.alpha,
+  snprintf(j.name, sizeof j.name, "%s kind %d gated %d alpha %g limit %g", class,
+           (int)d->activation.kind, d->activation.gated, (double)d->activation.alpha,
            (double)d->activation.limit);
   if (CHECK(!random_layer_open(j.m, ctx, &j.layer), "%s: %s", j.name, fp4moe_error_detail()))
     for (size_t top_k = 1; top_k <= TOP_K; top_k += TOP_K - 1) {
-      draw(&j, top_k);
+      draw_job(&j, top_k);
       every_dtype(&j, y);
       in_three(&j, y, y3);
       if (d->router_weight_on_input) break;
@@ -249,64 +232,79 @@ static void one_layer(fp4moe_context *ctx, const fp4moe_layer_desc *d, double bo
   free(y);
   free(y3);
   free(j.x);
-  free(j.want);
   free(j.ids);
   free(j.weight);
   random_layer_free(j.m);
 }
 
-static fp4moe_layer_desc desc_of(int format, int class, const fp4moe_kernel *act,
+static fp4moe_layer_desc desc_of(const class_word *w, const fp4moe_kernel *act,
                                  fp4moe_activation parameters_of) {
   fp4moe_layer_desc d = {.struct_size = sizeof d,
-                         .hidden = format == FP4MOE_MXFP4 ? 64 : 48,
-                         .intermediate = format == FP4MOE_MXFP4 ? 32 : 80,
+                         .hidden = w->format == FP4MOE_MXFP4 ? 64 : 48,
+                         .intermediate = w->format == FP4MOE_MXFP4 ? 32 : 80,
                          .experts = EXPERTS,
-                         .format = (fp4moe_format)format,
-                         .precision = classes[class].precision,
-                         .activation = parameters_of};
+                         .format = w->format,
+                         .precision = w->precision,
+                         .activation = parameters_of,
+                         .input_global = w->input_global};
   d.activation.kind = (fp4moe_activation_kind)act->kind;
   d.activation.gated = act->gated;
   return d;
 }
 
+/* Is the desc refused for its activation? Its input scales are drawn with the weights. */
+static int is_refused(fp4moe_layer_desc d) {
+  if (fp4moe_reads_layer_scales(&d)) d.input_scale_gate_up = d.input_scale_down = 1;
+  return fp4moe_layer_desc_check(&d) != FP4MOE_OK;
+}
+
 /* Every activation of the registry with all parameters that it takes: one that takes none fails. */
-static void one_class(fp4moe_context *ctx, int format, int class) {
+static void one_class(fp4moe_context *ctx, const class_word *w) {
   size_t layers = 0;
   for (size_t k = 0; k < fp4moe_kernel_count; k++) {
     const fp4moe_kernel *act = &fp4moe_kernels[k];
     int taken = 0;
     if (act->op != FP4MOE_OP_ACT || act->isa != FP4MOE_ISA_c) continue;
     for (int p = 0; p < PARAMETERS; p++) {
-      fp4moe_layer_desc d = desc_of(format, class, act, parameters[p]);
-      if (fp4moe_layer_desc_check(&d)) continue;
+      fp4moe_layer_desc d = desc_of(w, act, parameters[p]);
+      if (is_refused(d)) continue;
       d.router_weight_on_input = layers++ % 4 == 3;
-      one_layer(ctx, &d, classes[class].bound, classes[class].name);
+      one_layer(ctx, &d, w->name);
       taken++;
     }
-    CHECK(taken, "%s, %s %s: takes no parameters: %s", act->name, formats[format],
-          classes[class].name, fp4moe_error_detail());
+    CHECK(taken, "%s, %s: takes no parameters: %s", act->name, w->name, fp4moe_error_detail());
   }
 }
 
 static void every_combination(void) {
-  fp4moe_context_desc two = {.struct_size = sizeof two, .max_threads = 2};
-  fp4moe_context *ctx = NULL;
+  fp4moe_context *ctx = context_of(2);
+  for (int i = 0; i < CLASS_WORDS; i++) one_class(ctx, &class_words[i]);
+  fp4moe_context_destroy(ctx);
+}
+
+/* Format and class that no word names together. */
+static void other_formats(void) {
+  fp4moe_context *ctx = context_of(1);
   fp4moe_layer *layer;
-  CHECK(!fp4moe_context_create(&two, &ctx), "%s", fp4moe_error_detail());
-  for (int format = 0; format < FORMATS; format++)
-    for (int class = 0; class < CLASSES; class ++)
-      if (classes[class].format == FP4MOE_ANY || classes[class].format == format) {
-        one_class(ctx, format, class);
-      } else {
-        fp4moe_layer_desc d = desc_of(format, class, &fp4moe_kernels[0], parameters[0]);
-        d.activation = parameters[0];
-        CHECK(fp4moe_layer_begin(ctx, &d, &layer) == FP4MOE_UNSUPPORTED, "%s with %s",
-              classes[class].name, formats[format]);
-      }
+  size_t refused = 0;
+  for (int format = 0; format <= (int)FP4MOE_NVFP4; format++)
+    for (int precision = 0; precision <= (int)FP4MOE_PRECISION_NVFP4; precision++) {
+      class_word w = {"none", (fp4moe_format)format, (fp4moe_precision)precision, 0};
+      int named = 0;
+      for (int i = 0; i < CLASS_WORDS; i++)
+        named |= class_words[i].format == w.format && class_words[i].precision == w.precision;
+      fp4moe_layer_desc d = desc_of(&w, &fp4moe_kernels[0], parameters[0]);
+      d.activation = parameters[0];
+      if (named) continue;
+      REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_UNSUPPORTED, "with format");
+      refused++;
+    }
+  CHECK(refused == 2, "%zu pairs", refused);
   fp4moe_context_destroy(ctx);
 }
 
 void check_contract(void) {
   CU_pSuite s = check_suite("contract");
   check_test(s, "every combination", every_combination);
+  check_test(s, "classes with other formats", other_formats);
 }
