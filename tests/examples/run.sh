@@ -57,6 +57,13 @@ minimal() { # static|shared, checkpoint
     grep -Eq '^(-?[0-9][-+.e0-9]* ?){4}$' "$scratch/y"
 }
 
+# shellcheck disable=SC2046,SC2086
+mul_mat_id() { # static|shared
+  $cc -std=c11 $warn $examples/mul_mat_id.c -o "$scratch/mul_mat_id_$1" \
+    $(libraries "$1" | sed 's/[^ ]*fp4moe_io[^ ]*//') -lm -lpthread &&
+    "$scratch/mul_mat_id_$1"
+}
+
 refuses_missing_file() {
   "$scratch/minimal_static" "$scratch/none.safetensors" 2>"$scratch/error"
   [ $? = 1 ] && grep -q '^SYSTEM: .*none.safetensors' "$scratch/error"
@@ -65,6 +72,8 @@ refuses_missing_file() {
 check 'minimal.c, static' minimal static $layers/gptoss_mxfp4.safetensors
 check 'minimal.c, shared' minimal shared $layers/qwen3_nvfp4_modelopt.safetensors
 check 'minimal.c, a file that is not there' refuses_missing_file
+check 'mul_mat_id.c, static' mul_mat_id static
+check 'mul_mat_id.c, shared' mul_mat_id shared
 
 # ---- C++
 
