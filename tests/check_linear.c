@@ -384,6 +384,7 @@ static void refused_calls(void) {
   REFUSED(run_indexed(linear, &good, 3), FP4MOE_INVALID, "options.threads is 3");
   p.ids[5] = 2;
   REFUSED(run_indexed(linear, &good, 0), FP4MOE_INVALID, "ids[2][1] is 2, expected -1..1");
+  CHECK(!strncmp(fp4moe_error_detail(), "ids", 3), "\"%s\"", fp4moe_error_detail());
   int64_t offsets[3] = {0, 3, 2};
   int32_t counts[2] = {1, 4};
   fp4moe_rows rows = {sizeof rows, 2, p.x, FP4MOE_F32, 0, offsets, NULL, 0, 0}, out = rows;
