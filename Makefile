@@ -146,7 +146,7 @@ memcheck: all $(B)/check
 
 # Reload and replan beside calls, and the pool, under ThreadSanitizer.
 tsan:
-	@$(MAKE) B=$(B)-tsan CFLAGS='-O1 -g -fsanitize=thread -Wno-format-truncation' LDFLAGS=-fsanitize=thread $(B)-tsan/check
+	@$(MAKE) B=$(B)-tsan CC='$(CC) -fsanitize=thread' CFLAGS='-O1 -g -Wno-format-truncation' $(B)-tsan/check
 	$(B)-tsan/check -f 'reload while calling'
 	$(B)-tsan/check -f pool
 

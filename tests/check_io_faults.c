@@ -40,7 +40,7 @@ static int fails(enum fault fault) {
 }
 
 static void *counted(void *memory) {
-  now.held += now.armed && memory;
+  if (now.armed) now.held += memory != NULL; /* else threads may be at it */
   return memory;
 }
 
@@ -67,7 +67,7 @@ WRAP(char *, strndup, const char *text, size_t n) {
   return fails(ALLOCATE) ? NULL : counted(__real_strndup(text, n));
 }
 WRAP(void, free, void *memory) {
-  now.held -= now.armed && memory;
+  if (now.armed) now.held -= memory != NULL;
   __real_free(memory);
 }
 int __wrap_asprintf(char **text, const char *format, ...);
@@ -93,12 +93,12 @@ int __wrap_open(const char *path, int flags, ...) {
   va_end(args);
   if (fails(OPEN)) return -1;
   int fd = __real_open(path, flags, mode);
-  now.files += now.armed && fd >= 0;
+  if (now.armed) now.files += fd >= 0;
   return fd;
 }
 WRAP(int, close, int fd) {
   int fault = fails(CLOSE), end = __real_close(fd);
-  now.files -= now.armed;
+  if (now.armed) now.files--;
   if (fault) errno = now.error;
   return fault ? -1 : end;
 }
