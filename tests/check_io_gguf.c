@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "check_io.h"
+#include "fp4.h"
+#include "io/floats.h"
 #include "random_layer.h"
 
 /* ---- Writing ---- */
@@ -213,6 +215,48 @@ static void test_layers(void) {
     put_gguf(cases[i].gated ? "qwen3moe" : "nemotron_h_moe", 3);
     write_out(io_at("a.gguf"));
     io_same_layer(m, io_at("a.gguf"), cases[i].family);
+    free_tensors();
+    random_layer_free(m);
+  }
+  io_scratch_close();
+}
+
+/* The tensors of a layer as floats: each code times its scale and global, rounded once. */
+static void compare_floats(const random_layer *m, size_t p) {
+  static const char *const names[] = {"gate", "up", "down"};
+  const size_t rows = m->n[p], k = m->k[p], e = m->desc.experts;
+  fp4moe_tensors *set = NULL;
+  struct io_fp4 found;
+  char name[64];
+  snprintf(name, sizeof name, "blk.4.ffn_%s_exps.weight", names[p]);
+  CHECK(!fp4moe_tensors_open(io_at("a.gguf"), &set), "%s", fp4moe_error_detail());
+  CHECK(!fp4moe_io_fp4_find(set, name, &found), "%s", fp4moe_error_detail());
+  float *got = calloc(e * rows * k, sizeof *got);
+  CHECK(fp4moe_io_fp4_count(&found) == e * rows * k && found.rank == 3 && found.shape[0] == e &&
+            found.shape[1] == rows && found.shape[2] == k,
+        "%s: %zu floats", name, fp4moe_io_fp4_count(&found));
+  CHECK(!fp4moe_io_fp4_read(set, &found, FP4MOE_F32, got), "%s", fp4moe_error_detail());
+  for (size_t i = 0; i < e * rows * k; i++) {
+    uint8_t scale = m->scales[p][i / m->group];
+    double value = (double)fp4_e2m1(code_at(m->codes[p] + i / k * (k / 2), i % k));
+    value *= (double)(m->group == 32 ? fp4_e8m0(scale) : fp4_e4m3(scale));
+    if (m->group == 16) value *= (double)m->global[p][i / (rows * k)];
+    if (!CHECK(got[i] == (float)value, "%s [%zu] is %g, not %g", name, i, (double)got[i], value))
+      break;
+  }
+  free(got);
+  fp4moe_io_fp4_release(&found);
+  fp4moe_tensors_close(set);
+}
+
+static void test_floats(void) {
+  io_scratch_open();
+  for (int format = FP4MOE_MXFP4; format <= (int)FP4MOE_NVFP4; format++) {
+    random_layer *m = new_layer((fp4moe_format)format, 64, 128, 0, 1, 3);
+    add_layer(m);
+    put_gguf("qwen3moe", 3);
+    write_out(io_at("a.gguf"));
+    for (size_t p = 0; p < 3; p++) compare_floats(m, p);
     free_tensors();
     random_layer_free(m);
   }
@@ -587,6 +631,7 @@ void check_io_gguf(CU_pSuite suite) {
     void (*test)(void);
   } tests[] = {
       {"gguf layers", test_layers},
+      {"gguf floats", test_floats},
       {"gguf gpt-oss", test_gptoss},
       {"gguf architectures", test_architectures},
       {"gguf refused", test_refused},

@@ -11,7 +11,7 @@
 static const char usage[] =
     "usage: fp4moe unpack CHECKPOINT --tensor NAME --output F.safetensors [--dtype f32|bf16]\n"
     "\n"
-    "Writes the weights of an FP4 tensor of CHECKPOINT (a .safetensors file or a model directory),\n"
+    "Writes the weights of an FP4 tensor of CHECKPOINT (.safetensors, GGUF or a model directory),\n"
     "of an expert or any other layer: code x block scale x global, whose tensors are found by name.\n"
     "Axes stay as stored: fused experts that are transposed or interleaved come out so.\n"
     "\n"
@@ -53,7 +53,8 @@ static unpack_options parse(int argc, char **argv) {
 
 static void report(const struct io_fp4 *f, const fp4moe_tensor_data *data, const char *output) {
   printf("%s: %s, scales %s%s%s\n", f->codes->name, word_of(format_words, (int)f->format),
-         f->scales->name, f->global ? ", global " : "", f->global ? f->global->name : "");
+         f->scales ? f->scales->name : "in its blocks", f->global ? ", global " : "",
+         f->global ? f->global->name : "");
   printf("%s: %s %s [", output, data->name, data->dtype);
   for (size_t i = 0; i < data->rank; i++) printf("%s%zu", i ? "," : "", data->shape[i]);
   printf("]\n");

@@ -1,15 +1,16 @@
 /* floats.h - one FP4 tensor of a set, found with its scales by name, as floats.
  *
  * Any tensor will do, be it of an expert or of a dense layer: names and shapes say what belongs to
- * it and how it lies. Axes stay as stored: fused experts that are transposed, or interleave gate
- * and up, come out so. */
+ * it and how it lies; a GGUF tensor brings its block scales along. Axes stay as stored: fused
+ * experts that are transposed, or interleave gate and up, come out so. */
 #ifndef FP4MOE_IO_FLOATS_H
 #define FP4MOE_IO_FLOATS_H
 
 #include "io/family.h"
 
 struct io_fp4 {
-  const fp4moe_tensor *codes, *scales;
+  const fp4moe_tensor *codes,
+      *scales;                 /* scales NULL: in the blocks of a GGUF file, with the codes */
   const fp4moe_tensor *global; /* NULL: MXFP4 */
   int reciprocal;              /* the global on disk is 1/multiplier */
   fp4moe_format format;

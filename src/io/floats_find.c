@@ -146,12 +146,43 @@ static fp4moe_status bind(const fp4moe_tensors *tensors, const struct naming *n,
   return status;
 }
 
+/* A tensor of a GGUF file: blocks of codes and scales, [slices][rows][K]. The global, where there
+ * is one, is named beside it: one for all or one a slice. */
+static fp4moe_status bind_blocks(const fp4moe_tensors *tensors, struct io_fp4 *f) {
+  const fp4moe_tensor *c = f->codes;
+  size_t stem = 0, rank = c->rank;
+  f->format = strcmp(c->dtype, "MXFP4") ? FP4MOE_NVFP4 : FP4MOE_MXFP4;
+  if (rank < 2 || rank > 3 || !c->bytes)
+    return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' has rank %zu, expected 2 or 3", c->file,
+                       c->name, rank);
+  f->rank = rank;
+  memcpy(f->shape, c->shape, rank * sizeof *c->shape);
+  f->slices = rank == 3 ? c->shape[0] : 1;
+  f->rows = c->shape[rank - 2];
+  f->columns = c->shape[rank - 1] / 2;
+  f->name = strdup(c->name);
+  if (!f->name) return fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: tensor names", c->name);
+  if (f->format == FP4MOE_NVFP4 && ends_in(c->name, ".weight", &stem))
+    f->global = find_beside(tensors, c->name, stem, ".scale");
+  fp4moe_status status = f->global ? check_dtype(f->global, 0, "F32") : FP4MOE_OK;
+  return status || !f->global ? status : check_global(f);
+}
+
+static int is_blocks(const fp4moe_tensor *tensor) {
+  return strcmp(tensor->dtype, "MXFP4") == 0 || strcmp(tensor->dtype, "NVFP4") == 0;
+}
+
 fp4moe_status fp4moe_io_fp4_find(const fp4moe_tensors *tensors, const char *name,
                                  struct io_fp4 *f) {
   fp4moe_status status;
   size_t stem;
   *f = (struct io_fp4){.codes = fp4moe_tensors_find(tensors, name)};
   if (!f->codes) return fp4moe_fail(FP4MOE_INVALID, "no tensor '%.200s'", fp4moe_io_plain(name));
+  if (is_blocks(f->codes)) {
+    status = bind_blocks(tensors, f);
+    if (status != FP4MOE_OK) fp4moe_io_fp4_release(f);
+    return status;
+  }
   if (!fp4moe_io_is_byte(f->codes->dtype))
     return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' has dtype %s: not FP4 codes (U8 or I8)",
                        f->codes->file, name, f->codes->dtype);
@@ -168,4 +199,4 @@ fp4moe_status fp4moe_io_fp4_find(const fp4moe_tensors *tensors, const char *name
 
 void fp4moe_io_fp4_release(struct io_fp4 *f) { free(f->name); }
 
-size_t fp4moe_io_fp4_count(const struct io_fp4 *f) { return 2 * f->codes->bytes; }
+size_t fp4moe_io_fp4_count(const struct io_fp4 *f) { return 2 * f->slices * f->rows * f->columns; }

@@ -8,6 +8,7 @@
 
 #include "fp4.h"
 #include "io/floats.h"
+#include "io/ggml.h"
 #include "status.h"
 
 enum { SCALES = 256, CODES = 16 };
@@ -16,7 +17,7 @@ struct decoder {
   const struct io_fp4 *f;
   fp4moe_dtype dtype;
   uint32_t weights[2][SCALES][CODES]; /* bits of the dtype; [1]: up, where it has its own global */
-  uint8_t *codes, *scales;            /* one slice */
+  uint8_t *codes, *scales, *blocks;   /* one slice; blocks: of GGUF, NULL where there are none */
 };
 
 /* To nearest even in one step: FP32 rounded to odd on the way keeps what the second one needs.
@@ -65,10 +66,11 @@ static fp4moe_status form_slice(struct decoder *d, const fp4moe_tensors *tensors
 
 static fp4moe_status check_scales(const struct decoder *d, size_t slice, size_t bytes) {
   const struct io_fp4 *f = d->f;
+  const fp4moe_tensor *from = f->scales ? f->scales : f->codes;
   for (size_t i = 0; i < bytes; i++)
     if (f->format == FP4MOE_MXFP4 ? d->scales[i] == 0xff : (d->scales[i] & 0x7f) == 0x7f)
       return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' is NaN at index %zu (byte %#x)",
-                         f->scales->file, f->scales->name, slice * bytes + i, d->scales[i]);
+                         from->file, from->name, slice * bytes + i, d->scales[i]);
   return FP4MOE_OK;
 }
 
@@ -100,17 +102,34 @@ static void decode_slice(const struct decoder *d, void *out) {
     }
 }
 
+static size_t slice_codes(const struct io_fp4 *f) { return f->rows * f->columns; }
+static size_t slice_scales(const struct io_fp4 *f) {
+  return slice_codes(f) / (f->format == FP4MOE_MXFP4 ? 16 : 8);
+}
+
+/* Codes and scales of a slice, each in its own order. */
+static fp4moe_status read_slice(const struct decoder *d, const fp4moe_tensors *tensors, size_t s) {
+  const struct io_fp4 *f = d->f;
+  size_t codes = slice_codes(f), scales = slice_scales(f), bytes = f->codes->bytes / f->slices;
+  fp4moe_status status;
+  if (f->scales) {
+    status = fp4moe_tensors_read(tensors, f->codes, s * codes, codes, d->codes);
+    return status ? status : fp4moe_tensors_read(tensors, f->scales, s * scales, scales, d->scales);
+  }
+  status = fp4moe_tensors_read(tensors, f->codes, s * bytes, bytes, d->blocks);
+  if (!status) fp4moe_io_ggml_unblock(f->format, 2 * codes, d->blocks, d->codes, d->scales);
+  return status;
+}
+
 static fp4moe_status read_slices(struct decoder *d, const fp4moe_tensors *tensors, void *out) {
   const struct io_fp4 *f = d->f;
-  size_t codes = f->codes->bytes / f->slices, scales = f->scales->bytes / f->slices;
   size_t element = d->dtype == FP4MOE_BF16 ? 2 : 4;
   fp4moe_status status = FP4MOE_OK;
   for (size_t s = 0; status == FP4MOE_OK && s < f->slices; s++) {
-    status = fp4moe_tensors_read(tensors, f->codes, s * codes, codes, d->codes);
-    if (!status) status = fp4moe_tensors_read(tensors, f->scales, s * scales, scales, d->scales);
-    if (!status) status = check_scales(d, s, scales);
+    status = read_slice(d, tensors, s);
+    if (!status) status = check_scales(d, s, slice_scales(f));
     if (!status) status = form_slice(d, tensors, s);
-    if (!status) decode_slice(d, (char *)out + s * 2 * codes * element);
+    if (!status) decode_slice(d, (char *)out + s * 2 * slice_codes(f) * element);
   }
   return status;
 }
@@ -122,14 +141,16 @@ fp4moe_status fp4moe_io_fp4_read(const fp4moe_tensors *tensors, const struct io_
   if (d)
     *d = (struct decoder){.f = f,
                           .dtype = dtype,
-                          .codes = malloc(f->codes->bytes / f->slices),
-                          .scales = malloc(f->scales->bytes / f->slices)};
-  if (d && d->codes && d->scales)
+                          .codes = malloc(slice_codes(f)),
+                          .scales = malloc(slice_scales(f)),
+                          .blocks = f->scales ? NULL : malloc(f->codes->bytes / f->slices)};
+  if (d && d->codes && d->scales && (f->scales || d->blocks))
     status = read_slices(d, tensors, out);
   else
     status = fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: one slice", f->codes->name);
   if (d) free(d->codes);
   if (d) free(d->scales);
+  if (d) free(d->blocks);
   free(d);
   return status;
 }
