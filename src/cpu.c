@@ -106,23 +106,29 @@ static int isa_is_ours(int isa) { return isa <= LAST_ISA; }
 #else
 #include <sys/auxv.h>
 
-/* HWCAP and HWCAP2 of <asm/hwcap.h>: ASIMD, ASIMDDP; I8MM, BF16. */
+#define LAST_ISA FP4MOE_ISA_bf16neon
+
+/* Bits of HWCAP and HWCAP2 (asm/hwcap.h). What the compiler takes for armv8.2-a goes with SDOT:
+ * CRC32, ATOMICS, ASIMDRDM. */
+static const struct {
+  uint64_t cap, cap2;
+} isa_bits[LAST_ISA + 1] = {
+#define ASIMD    (UINT64_C(1) << 1)
+#define ASIMDDP                                                                                    \
+  (ASIMD | UINT64_C(1) << 7 | UINT64_C(1) << 8 | UINT64_C(1) << 12 | UINT64_C(1) << 20)
+#define I8MM (UINT64_C(1) << 13)
+#define BF16 (UINT64_C(1) << 14)
+    [FP4MOE_ISA_neon] = {ASIMD, 0},
+    [FP4MOE_ISA_dotprod] = {ASIMDDP, 0},
+    [FP4MOE_ISA_i8mm] = {ASIMDDP, I8MM},
+    [FP4MOE_ISA_bf16neon] = {ASIMDDP, I8MM | BF16},
+};
+
 int fp4moe_cpu_has(fp4moe_isa isa) {
-  unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
-  switch (isa) {
-  case FP4MOE_ISA_c:
-    return 1;
-  case FP4MOE_ISA_neon:
-    return cap >> 1 & 1;
-  case FP4MOE_ISA_dotprod:
-    return cap >> 20 & 1;
-  case FP4MOE_ISA_i8mm:
-    return (cap >> 20 & 1) && (cap2 >> 13 & 1);
-  case FP4MOE_ISA_bf16neon:
-    return (cap >> 20 & 1) && (cap2 >> 13 & 1) && (cap2 >> 14 & 1);
-  default:
-    return 0;
-  }
+  if (isa == FP4MOE_ISA_c) return 1;
+  if (!isa_bits[isa].cap) return 0;
+  return !(isa_bits[isa].cap & ~getauxval(AT_HWCAP)) &&
+         !(isa_bits[isa].cap2 & ~getauxval(AT_HWCAP2));
 }
 
 void fp4moe_cpu_identify(fp4moe_cpu_id *id) {

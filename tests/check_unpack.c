@@ -159,7 +159,7 @@ static void expect_bytes(const panel *p, size_t together, int offset, uint8_t *o
     for (size_t k = 0; k < p->group; k++)
       for (size_t row = 0; row < 16; row++)
         out[(k / together * 16 + row) * together + k % together] =
-            (uint8_t)(2 * e2m1_values[code_at(p, k0 + k, row)] + offset);
+            (uint8_t)((int)(2 * e2m1_values[code_at(p, k0 + k, row)]) + offset);
     out += p->group * 16;
     for (size_t row = 0; row < 16; row++, out += 4) {
       float s = (float)scale_value(p, k0, row);

@@ -1,0 +1,109 @@
+/* neon.h - FP4 nibbles and block scales in NEON registers: four rows (a quarter of a panel) each.
+ *
+ * TBL looks up bytes, so a nibble becomes a BF16 by two lookups, of its lower and of its upper
+ * byte. TRN1 and TRN2 join the bytes of even and of odd columns: the result is the pairs of
+ * layout.h, 32-bit lane j holding two columns of row j. A BF16 in the upper half of a lane is a
+ * FP32 already. */
+#ifndef FP4MOE_NEON_H
+#define FP4MOE_NEON_H
+
+#include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FP4_INLINE static inline __attribute__((always_inline))
+
+/* Loops over register arrays must vanish: their bounds are constants of at most 16. */
+#ifdef __clang__
+#define FP4_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FP4_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16, FP4_QUARTERS = 4, FP4_ROWS = 8 };
+
+/* Lane i of a vector is a constant of the instruction. */
+#define FP4_FOR_4_LANES(X) X(0) X(1) X(2) X(3)
+
+/* ---- Nibbles: 16 bytes are 4 rows x 8 columns ---- */
+
+/* 2*e2m1 of columns 0..3 and of 4..7, four bytes a row. */
+typedef struct fp4_codes {
+  int8x16_t lo, hi;
+} fp4_codes;
+
+FP4_INLINE fp4_codes fp4_decode_s8(uint8x16_t x) {
+  const int8x16_t table = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  return (fp4_codes){vqtbl1q_s8(table, vandq_u8(x, vdupq_n_u8(15))),
+                     vqtbl1q_s8(table, vshrq_n_u8(x, 4))};
+}
+
+/* The pairs of layout.h: columns (0,2) (4,6) (1,3) (5,7), two BF16 a row. */
+typedef struct fp4_pairs {
+  uint16x8_t pair[4];
+} fp4_pairs;
+
+FP4_INLINE fp4_pairs fp4_decode_bf16(uint8x16_t x) {
+  const uint8x16_t lower = {0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0,
+                            0, 0, 0x80, 0xc0, 0, 0x40, 0x80, 0xc0};
+  const uint8x16_t upper = {0,    0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40,
+                            0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0};
+  const uint8x16_t lo = vandq_u8(x, vdupq_n_u8(15)), hi = vshrq_n_u8(x, 4);
+  const uint8x16_t a = vqtbl1q_u8(lower, lo), b = vqtbl1q_u8(upper, lo);
+  const uint8x16_t c = vqtbl1q_u8(lower, hi), d = vqtbl1q_u8(upper, hi);
+  return (fp4_pairs){{vreinterpretq_u16_u8(vtrn1q_u8(a, b)), vreinterpretq_u16_u8(vtrn1q_u8(c, d)),
+                      vreinterpretq_u16_u8(vtrn2q_u8(a, b)),
+                      vreinterpretq_u16_u8(vtrn2q_u8(c, d))}};
+}
+
+/* The lower and the upper BF16 of each 32-bit lane as FP32. */
+FP4_INLINE float32x4_t fp4_even(uint16x8_t pair) {
+  return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u16(pair), 16));
+}
+FP4_INLINE float32x4_t fp4_odd(uint16x8_t pair) {
+  return vreinterpretq_f32_u32(
+      vandq_u32(vreinterpretq_u32_u16(pair), vdupq_n_u32(UINT32_C(0xffff0000))));
+}
+
+/* ---- Block scales: 16 rows ---- */
+
+typedef struct fp4_scales {
+  float32x4_t quarter[FP4_QUARTERS];
+} fp4_scales;
+
+/* E8M0, any byte. The BF16 of 2^(s-127) is s << 7, but for the subnormal s = 0 and for NaN, which
+ * both have bit 6 besides. */
+FP4_INLINE fp4_scales fp4_e8m0_scales(const uint8_t *s) {
+  const uint8x16_t byte = vld1q_u8(s), one = vdupq_n_u8(1);
+  const uint8x16_t ends = vandq_u8(vcleq_u8(vaddq_u8(byte, one), one), vdupq_n_u8(0x40));
+  const uint8x16_t lower = vorrq_u8(vshlq_n_u8(byte, 7), ends), upper = vshrq_n_u8(byte, 1);
+  const uint16x8_t a = vreinterpretq_u16_u8(vzip1q_u8(lower, upper));
+  const uint16x8_t b = vreinterpretq_u16_u8(vzip2q_u8(lower, upper));
+  return (fp4_scales){{vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(a), 16)),
+                       vreinterpretq_f32_u32(vshll_high_n_u16(a, 16)),
+                       vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(b), 16)),
+                       vreinterpretq_f32_u32(vshll_high_n_u16(b, 16))}};
+}
+
+/* 8 E4M3 as F16 times 2^-8: the seven bits moved into an F16, whose subnormals are E4M3's. */
+FP4_INLINE float16x8_t fp4_e4m3_f16(int8x8_t s) {
+  const uint16x8_t magnitude = vdupq_n_u16(0x3f80);
+  const uint16x8_t x = /* s7 came twice */
+      vandq_u16(vreinterpretq_u16_s16(vshll_n_s8(s, 7)), vdupq_n_u16(0xbfff));
+  const uint16x8_t nan = vceqq_u16(vandq_u16(x, magnitude), magnitude);
+  return vreinterpretq_f16_u16(vbslq_u16(nan, vdupq_n_u16(0x7e00), x));
+}
+
+FP4_INLINE fp4_scales fp4_e4m3_scales(const uint8_t *s) {
+  const int8x16_t byte = vreinterpretq_s8_u8(vld1q_u8(s));
+  const float16x8_t a = fp4_e4m3_f16(vget_low_s8(byte)), b = fp4_e4m3_f16(vget_high_s8(byte));
+  return (fp4_scales){
+      {vmulq_n_f32(vcvt_f32_f16(vget_low_f16(a)), 256), vmulq_n_f32(vcvt_high_f32_f16(a), 256),
+       vmulq_n_f32(vcvt_f32_f16(vget_low_f16(b)), 256), vmulq_n_f32(vcvt_high_f32_f16(b), 256)}};
+}
+
+FP4_INLINE fp4_scales fp4_group_scales(const uint8_t *s, size_t group) {
+  return group == FP4_NV_GROUP ? fp4_e4m3_scales(s) : fp4_e8m0_scales(s);
+}
+
+#endif
