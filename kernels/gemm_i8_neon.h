@@ -12,7 +12,7 @@ FP4_INLINE void fp4_s8_block(const int8_t *w, size_t n, size_t group, const int8
   const size_t step = 16 * group + 64; /* from group to group */
   const float *first = (const float *)(const void *)(w + 16 * group);
   const float *second = n > group ? (const float *)(const void *)(w + step + 16 * group) : first;
-  FP4_UNROLL for (size_t quarter = 0; quarter < FP4_QUARTERS; quarter++) {
+  for (size_t quarter = 0; quarter < FP4_QUARTERS; quarter++) {
     int8x16_t codes[8];
     FP4_UNROLL for (size_t i = 0; i < n / 4; i++) codes[i] =
         vld1q_s8(w + 4 * i / group * step + 64 * (i % (group / 4)) + 16 * quarter);

@@ -9,7 +9,7 @@ FP4_INLINE void block(const uint8_t *w, float32x4_t scale, size_t group, size_t 
                       const bfloat16_t *const *a, float *acc, size_t acc_stride) {
   float32x4_t even[FP4_ROWS], odd[FP4_ROWS];
   FP4_UNROLL for (size_t r = 0; r < m; r++) even[r] = odd[r] = vdupq_n_f32(0);
-  FP4_UNROLL for (size_t v = 0; v < group / 8; v++) {
+  for (size_t v = 0; v < group / 8; v++) {
     const fp4_pairs x = fp4_decode_bf16(vld1q_u8(w + 64 * v));
     FP4_UNROLL for (size_t r = 0; r < m; r++) {
       const bfloat16x8_t b = vld1q_bf16(a[r] + 8 * v);
@@ -35,8 +35,8 @@ FP4_INLINE void gemv(const fp4moe_matmul *t, size_t group, size_t m) {
       const bfloat16_t *a[FP4_ROWS];
       fp4_prefetch(w + t->prefetch, group);
       FP4_UNROLL for (size_t r = 0; r < m; r++) a[r] = (const bfloat16_t *)t->rows[r] + t->k0 + k;
-      FP4_UNROLL for (size_t q = 0; q < FP4_QUARTERS; q++)
-          block(w + 16 * q, scale.quarter[q], group, m, a, t->acc + 16 * p + 4 * q, t->acc_stride);
+      for (size_t q = 0; q < FP4_QUARTERS; q++)
+        block(w + 16 * q, scale.quarter[q], group, m, a, t->acc + 16 * p + 4 * q, t->acc_stride);
     }
   }
 }

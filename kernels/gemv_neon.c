@@ -14,7 +14,7 @@
 
 /* Columns [k, k + group) of row r as FP32, in the order of layout.h. */
 FP4_INLINE void widen(const void *row, fp4moe_act_class act, size_t k, size_t group, float *to) {
-  FP4_UNROLL for (size_t i = 0; i < group; i += 8) {
+  for (size_t i = 0; i < group; i += 8) {
     if (act == FP4MOE_ACT_BF16) {
       const uint16x8_t x = vld1q_u16((const uint16_t *)row + k + i);
       vst1q_f32(to + i, vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)));
@@ -33,7 +33,7 @@ FP4_INLINE void block(const uint8_t *w, float32x4_t scale, size_t group, size_t 
                       const float (*a)[32], float *acc, size_t acc_stride) {
   float32x4_t even[FP4_ROWS], odd[FP4_ROWS];
   FP4_UNROLL for (size_t r = 0; r < m; r++) even[r] = odd[r] = vdupq_n_f32(0);
-  FP4_UNROLL for (size_t v = 0; v < group / 8; v++) {
+  for (size_t v = 0; v < group / 8; v++) {
     const fp4_pairs x = fp4_decode_bf16(vld1q_u8(w + 64 * v));
     FP4_UNROLL for (size_t h = 0; h < 2; h++) {
       const float32x4_t w0 = fp4_even(x.pair[2 * h]), w1 = fp4_odd(x.pair[2 * h]);
@@ -62,9 +62,9 @@ FP4_INLINE void panel_float(const fp4moe_matmul *t, size_t p, fp4moe_act_class a
     float a[FP4_ROWS][32];
     fp4_prefetch(w + t->prefetch, group);
     FP4_UNROLL for (size_t r = 0; r < m; r++) widen(t->rows[r], act, t->k0 + k, group, a[r]);
-    FP4_UNROLL for (size_t q = 0; q < FP4_QUARTERS; q++)
-        block(w + 16 * q, scale.quarter[q], group, m, (const float(*)[32])a,
-              t->acc + 16 * p + 4 * q, t->acc_stride);
+    for (size_t q = 0; q < FP4_QUARTERS; q++)
+      block(w + 16 * q, scale.quarter[q], group, m, (const float(*)[32])a, t->acc + 16 * p + 4 * q,
+            t->acc_stride);
   }
 }
 

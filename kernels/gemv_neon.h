@@ -36,7 +36,7 @@ FP4_INLINE void fp4_gemv_i8_block(const fp4moe_matmul *t, size_t k, size_t n, co
     q[r] = row.q;
     d[r] = *row.d;
   }
-  FP4_UNROLL for (size_t quarter = 0; quarter < FP4_QUARTERS; quarter++) {
+  for (size_t quarter = 0; quarter < FP4_QUARTERS; quarter++) {
     int8x16_t codes[8];
     FP4_UNROLL for (size_t v = 0; v < n / 8; v++) {
       const fp4_codes c = fp4_decode_s8(vld1q_u8(w + 64 * v + 16 * quarter));

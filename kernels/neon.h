@@ -11,14 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FP4_INLINE static inline __attribute__((always_inline))
-
-/* Loops over register arrays must vanish: their bounds are constants of at most 16. */
-#ifdef __clang__
-#define FP4_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define FP4_UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "unroll.h"
 
 enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16, FP4_QUARTERS = 4, FP4_ROWS = 8 };
 

@@ -1,6 +1,6 @@
 /* check.c - the program build/check: runs every suite, counts, and the harness of check.h.
  *
- *   check [SEED] [-f GLOB]     GLOB matches a test's, kernel's or suite's name
+ *   check [SEED] [-f GLOB]...   a GLOB matches a test's, kernel's or suite's name
  *
  * The first line is the seed. The last line of stdout is `N passed, N failed, N skipped`; exit
  * status 1 if one failed. Each test is one, a kernel row in a test is one, a skipped name is one.
@@ -19,7 +19,7 @@
 
 #include "cpu.h"
 
-enum { MAX_TESTS = 4096, MAX_SKIPS = 512, MAX_BUFFERS = 256, MAX_SAID = 5 };
+enum { MAX_TESTS = 4096, MAX_SKIPS = 512, MAX_BUFFERS = 256, MAX_SAID = 5, MAX_GLOBS = 8 };
 
 typedef struct row_test {
   CU_pTest test;
@@ -39,7 +39,8 @@ static size_t skip_count, passed, failed, suite_failed;
 static buffer buffers[MAX_BUFFERS];
 static size_t buffer_count;
 static uint64_t seed, state;
-static const char *glob;
+static const char *globs[MAX_GLOBS];
+static size_t glob_count;
 
 /* The running test. */
 static const char *now_suite = "-", *now_test = "-";
@@ -169,9 +170,15 @@ void check_fail(const char *file, int line, const char *format, ...) {
   say(file, line, text);
 }
 
+static int wanted(const char *name) {
+  for (size_t i = 0; i < glob_count; i++)
+    if (!fnmatch(globs[i], name, 0)) return 1;
+  return !glob_count;
+}
+
 void check_skip(const char *name, const char *why) {
   now_skipped = 1;
-  if (glob && CU_get_current_test() == NULL && fnmatch(glob, name, 0)) return;
+  if (CU_get_current_test() == NULL && !wanted(name)) return;
   for (size_t i = 0; i < skip_count; i++)
     if (!strcmp(skips[i].name, name)) return;
   if (skip_count == MAX_SKIPS) die("too many skips");
@@ -320,8 +327,7 @@ static const char *subject(const CU_pTest test) {
 static void filter(void) {
   for (CU_pSuite s = CU_get_registry()->pSuite; s; s = s->pNext)
     for (CU_pTest t = s->pTest; t; t = t->pNext)
-      CU_set_test_active(t, !fnmatch(glob, t->pName, 0) || !fnmatch(glob, s->pName, 0) ||
-                                !fnmatch(glob, subject(t), 0));
+      CU_set_test_active(t, wanted(t->pName) || wanted(s->pName) || wanted(subject(t)));
 }
 
 static void parse(int argc, char **argv) {
@@ -329,8 +335,8 @@ static void parse(int argc, char **argv) {
   clock_gettime(CLOCK_REALTIME, &now);
   seed = (uint64_t)now.tv_nsec ^ (uint64_t)now.tv_sec << 20;
   for (int option; (option = getopt(argc, argv, "f:")) != -1;) {
-    if (option != 'f') exit(2);
-    glob = optarg;
+    if (option != 'f' || glob_count == MAX_GLOBS) exit(2);
+    globs[glob_count++] = optarg;
   }
   if (optind < argc) seed = strtoull(argv[optind], NULL, 0);
   printf("seed %llu\n", (unsigned long long)seed);
@@ -352,7 +358,7 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigaction(faults[i], &action, NULL);
   if (CU_initialize_registry() != CUE_SUCCESS) die("CUnit");
   for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) suites[i]();
-  if (glob) filter();
+  filter();
   CU_set_fail_on_inactive(CU_FALSE);
   CU_set_test_start_handler(on_start);
   CU_set_test_complete_handler(on_complete);
