@@ -138,7 +138,7 @@ test: $(B)/check $(if $(JANSSON),$(REPLAYS))
 check:
 	@.ci/packages check
 	@$(MAKE) all $(B)/check $(REPLAYS)
-	@tests/run.sh $(B) check fuzz cli tuner examples clang isa qemu valgrind
+	@tests/run.sh $(B) check fuzz cli tuner examples clang isa qemu valgrind arm
 
 # Memcheck over every test of the C and AVX2 rows: some minutes, of which check runs a part.
 memcheck: all $(B)/check
@@ -166,7 +166,7 @@ format:
 	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)
 
 clean:
-	rm -rf $(B) $(B)-clang $(B)-tsan
+	rm -rf $(B) $(B)-clang $(B)-tsan $(B)-aarch64
 
 .PHONY: all test check fuzz memcheck tsan tune results format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

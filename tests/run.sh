@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the parts of the tests that are named and adds up their closing lines.
-#   tests/run.sh BUILD check [fuzz] [cli] [tuner] [examples] [clang] [isa] [qemu] [valgrind]
+#   tests/run.sh BUILD check [fuzz] [cli] [tuner] [examples] [clang] [isa] [qemu] [valgrind] [arm]
 # Each part ends in "N passed, N failed, N skipped"; so does the whole. Exit 1: something failed.
 set -u
 build=$1
@@ -56,6 +56,47 @@ replay() {
   echo "$passed passed, $failed failed, 0 skipped"
 }
 
+# On another machine: build-aarch64/check under qemu-user, on a processor with nothing but NEON, one
+# with SDOT, one with all. The later ones run what the earlier have not: their rows, whole layers.
+arm_run() { # processor, arguments of check...
+  local cpu=$1
+  shift
+  echo "-- $cpu"
+  CHECK_EMULATED=1 FP4MOE_TABLE=none qemu-aarch64 -cpu "$cpu" -L /usr/aarch64-linux-gnu \
+    build-aarch64/check "$@"
+}
+
+arm_skip() { # why
+  echo "skipped: the tests on cortex-a72, neoverse-n1 and max: $1"
+  echo "0 passed, 0 failed, 3 skipped"
+}
+
+arm() {
+  local logs passed=0 failed=0 skipped=0 log p f s
+  command -v aarch64-linux-gnu-gcc >/dev/null || { arm_skip 'no aarch64-linux-gnu-gcc'; return; }
+  command -v qemu-aarch64 >/dev/null || { arm_skip 'no qemu-aarch64'; return; }
+  .ci/sysroot build-aarch64 || { arm_skip 'no libraries of arm64'; return; }
+  if ! make CROSS=aarch64-linux-gnu- all build-aarch64/check; then
+    echo "the build for aarch64 failed"
+    echo "0 passed, 1 failed, 0 skipped"
+    return
+  fi
+  logs=$(mktemp -d)
+  arm_run cortex-a72 >"$logs/1" 2>&1 &
+  (
+    arm_run neoverse-n1 -f '*_dotprod' -f data >"$logs/2" 2>&1
+    arm_run max -f '*_i8mm' -f '*_bf16neon' -f data -f layer >"$logs/3" 2>&1
+  ) &
+  wait
+  cat "$logs"/[123]
+  for log in "$logs"/[123]; do
+    read -r p f s < <(tail -n 1 "$log" | sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p')
+    passed=$((passed + ${p:-0})) failed=$((failed + ${f:-1})) skipped=$((skipped + ${s:-0}))
+  done
+  rm -r "$logs"
+  echo "$passed passed, $failed failed, $skipped skipped"
+}
+
 for name in "$@"; do
   case $name in
   check) part check "$build/check" ;;
@@ -66,6 +107,7 @@ for name in "$@"; do
   fuzz) part fuzz replay ;;
   isa) part isa bash tests/check_isa.sh "$build" ;;
   qemu | valgrind) part "$name" bash tests/check_emulated.sh "$build" "$name" ;;
+  arm) part arm arm ;;
   esac
 done
 echo
