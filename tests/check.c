@@ -186,6 +186,12 @@ void check_skip(const char *name, const char *why) {
   skips[skip_count++].why = strdup(why);
 }
 
+int check_cannot_fork(const char *name) {
+  if (!getenv("CHECK_EMULATED")) return 0;
+  check_skip(name, "qemu-user aborts where a program with threads forks");
+  return 1;
+}
+
 int check_same(const char *file, int line, const void *got, const void *want, size_t count,
                size_t size, const char *what) {
   const uint8_t *g = got, *w = want;

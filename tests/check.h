@@ -75,6 +75,9 @@ void check_fail(const char *file, int line, const char *format, ...)
 /* The running test, or before the run a kernel, is not a pass: `name` was not tried. */
 void check_skip(const char *name, const char *why);
 
+/* 1, and `name` is skipped: under an emulator (CHECK_EMULATED is set) that cannot fork. */
+int check_cannot_fork(const char *name);
+
 /* Equal bytes; the text names the first element of `size` bytes that differs. */
 #define CHECK_SAME(got, want, count, size, what)                                                   \
   check_same(__FILE__, __LINE__, got, want, count, size, what)

@@ -143,6 +143,8 @@ static uint64_t int8_hash(fp4moe_context *ctx, const char *layer_name, const cha
   CHECK(!fp4moe_tensors_open(io_data_path(io_name), &io), "%s", fp4moe_error_detail());
   fp4moe_layer_desc d = fp4moe_checkpoint_at(ckpt, 0)->desc;
   d.precision = FP4MOE_PRECISION_INT8;
+  if (!strncmp(layer_name, "gemma4", 6)) /* config.json says so, which is not here */
+    d.activation = (fp4moe_activation){.kind = FP4MOE_GELU_TANH, .gated = 1};
   CHECK(!fp4moe_checkpoint_load_layer(ckpt, 0, ctx, &d, &layer), "%s", fp4moe_error_detail());
   fp4moe_batch b = {.struct_size = sizeof b,
                     .tokens = tokens,

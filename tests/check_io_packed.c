@@ -289,9 +289,20 @@ static int other_process(const char *path, const float *want) {
   return rss > 0 && pss < rss ? 0 : 6;
 }
 
+static void compare_in_child(fp4moe_layer *layer, const char *path, const float *want) {
+  int end = -1;
+  if (check_cannot_fork("a packed layer in two processes")) return;
+  pid_t child = fork();
+  if (child == 0) {
+    fp4moe_layer_destroy(layer); /* inherited; the child's own map is the one to look at */
+    _exit(other_process(path, want));
+  }
+  waitpid(child, &end, 0);
+  CHECK(end == 0, "the other process ended with %#x", (unsigned)end);
+}
+
 static void test_shared(void) {
   float y[128] = {0};
-  int end = -1;
   open_all();
   pack("gptoss_mxfp4", "shared");
   fp4moe_checkpoint *ckpt = open_with(io_at("shared"), 1, 0); /* verify touches every page */
@@ -299,13 +310,7 @@ static void test_shared(void) {
   CHECK(layer && !run(layer, y) && y[5] != 0, "%s", fp4moe_error_detail());
   char path[160];
   snprintf(path, sizeof path, "%s", io_at("shared"));
-  pid_t child = fork();
-  if (child == 0) {
-    fp4moe_layer_destroy(layer); /* inherited; the child's own map is the one to look at */
-    _exit(other_process(path, y));
-  }
-  waitpid(child, &end, 0);
-  CHECK(end == 0, "the other process ended with %#x", (unsigned)end);
+  compare_in_child(layer, path, y);
   fp4moe_layer_destroy(layer);
   char permissions[8] = "";
   CHECK(smaps(path, "Rss:", permissions) == -1, "unmapped when the layer is destroyed");

@@ -529,11 +529,7 @@ static void *call_often(void *arg) {
 
 /* The child has the layer and no threads: its first call makes a pool of its own. */
 static void call_in_fork(caller *c) {
-  if (getenv("CHECK_EMULATED")) {
-    check_skip("a call in the child of a fork",
-               "qemu-user aborts where a program with threads forks");
-    return;
-  }
+  if (check_cannot_fork("a call in the child of a fork")) return;
   pid_t child = fork();
   if (!child) {
     call_often(c);
