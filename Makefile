@@ -162,11 +162,15 @@ tune:
 results: all
 	autotune/results.sh $(B) '$(CC)' '$(BASE) $(CFLAGS)'
 
+# What llvm-mca says of the ARM kernels' loops: results/neon/.
+neon-cost:
+	autotune/neon_cost.sh aarch64-linux-gnu-gcc '$(BASE) $(CFLAGS)'
+
 format:
 	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)
 
 clean:
 	rm -rf $(B) $(B)-clang $(B)-tsan $(B)-aarch64
 
-.PHONY: all test check fuzz memcheck tsan tune results format clean
+.PHONY: all test check fuzz memcheck tsan tune results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
