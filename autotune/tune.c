@@ -61,7 +61,7 @@ static fp4moe_recipe_entry recipe_key(const job *j, int phase, int bucket) {
                            .act = (int)fp4moe_act_class_of(d->precision),
                            .gated = d->activation.gated,
                            .bucket = bucket,
-                           .cores = j->target.context->host.allowed_cores};
+                           .cores = j->target.context->host.threads};
   fp4moe_phase_shape(d, phase, &e.n, &e.k);
   return e;
 }
