@@ -67,11 +67,11 @@ check 'finished' [ "$(grep -c '^partial ' "$table")" -eq 0 ]
 check 'both classes' grep -q '^recipe .*class=f32' "$table"
 
 # Interrupted: status 130, a valid table; the next run begins where it ended.
-many="$small --shape 96,64,8,2,mxfp4 --shape 64,96,8,2,mxfp4 --shape 96,96,8,2,mxfp4"
+many="--output $table --shape 64,64,8,2,mxfp4 --shape 96,64,8,2,mxfp4 --shape 64,96,8,2,mxfp4 --shape 96,96,8,2,mxfp4"
 "$build/fp4moe-autotune" $many >"$scratch/out" 2>&1 </dev/null &
 pid=$!
 tries=0
-until grep -q ' s left' "$scratch/out" || [ $tries -gt 600 ]; do
+until grep -q ' s left' "$scratch/out" || [ $tries -gt 4000 ]; do
   tries=$((tries + 1))
   sleep 0.05
 done
