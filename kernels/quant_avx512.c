@@ -88,21 +88,28 @@ void fp4moe_quant_i8_avx512(const void *x, fp4moe_dtype dtype, size_t k, void *r
 
 /* ---- mxfp8, nvfp4 ---- */
 
+static inline __m512 saturated(__m512 x, float most) {
+  return _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(most));
+}
+
 /* Nearest-even to a significand of `bits` stored bits, exponents from that of `least` on,
- * saturating at `most`; `steps` is VRNDSCALE's immediate for multiples of the subnormals' step. */
+ * saturating at `most`; below `least` it is `fine`: VRNDSCALE's multiples of the subnormals' step,
+ * formed by ROUND_TO because its immediate must be a constant where it is written. */
 static inline __attribute__((always_inline)) __m512 round_to(__m512 x, int bits, float least,
-                                                             float most, const int steps) {
+                                                             float most, __m512 fine) {
   const __m512i sign = _mm512_set1_epi32(INT32_MIN), one = _mm512_set1_epi32(1);
-  const __m512 mag = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(most));
+  const __m512 mag = saturated(x, most);
   const __m512i u = _mm512_castps_si512(mag), half = _mm512_set1_epi32((1 << (22 - bits)) - 1);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, (unsigned)(23 - bits)), one);
   const __m512i kept = _mm512_set1_epi32(-(1 << (23 - bits)));
   __m512i y = _mm512_and_si512(_mm512_add_epi32(u, _mm512_add_epi32(half, odd)), kept);
-  const __m512 fine = _mm512_roundscale_ps(mag, steps);
   y = _mm512_mask_mov_epi32(y, _mm512_cmp_ps_mask(mag, _mm512_set1_ps(least), _CMP_LT_OQ),
                             _mm512_castps_si512(fine));
   return _mm512_castsi512_ps(_mm512_or_si512(y, _mm512_and_si512(_mm512_castps_si512(x), sign)));
 }
+
+#define ROUND_TO(x, bits, least, most, steps)                                                      \
+  round_to(x, bits, least, most, _mm512_roundscale_ps(saturated(x, most), steps))
 
 enum { STEPS_OF_E4M3 = 9 << 4, STEPS_OF_E2M1 = 1 << 4 }; /* 2^-9, 2^-1 */
 
@@ -119,7 +126,7 @@ void fp4moe_quant_mxfp8_avx512(const void *x, fp4moe_dtype dtype, size_t k, void
     const __m512 down = _mm512_set1_ps(fp4_mxfp8_inverse(s));
     const __m512 up = _mm512_set1_ps(top >= 0x7f800000 ? NAN : fp4_e8m0((uint8_t)s));
     for (size_t h = 0; h < 2; h++) {
-      const __m512 q = round_to(_mm512_mul_ps(b.half[h], down), 3, 0x1p-6f, 448, STEPS_OF_E4M3);
+      const __m512 q = ROUND_TO(_mm512_mul_ps(b.half[h], down), 3, 0x1p-6f, 448, STEPS_OF_E4M3);
       put_bf16(_mm512_mul_ps(q, up), row, k0 + i + 16 * h);
     }
   }
@@ -134,7 +141,7 @@ void fp4moe_quant_nvfp4_avx512(const void *x, fp4moe_dtype dtype, size_t k, void
     const uint8_t sf = fp4_nvfp4_scale(top, inverse);
     const __m512 o = _mm512_set1_ps(fp4_nvfp4_inverse(sf, inverse));
     const __m512 scale = _mm512_set1_ps(top >= 0x7f800000 ? NAN : fp4_e4m3(sf));
-    const __m512 q = round_to(_mm512_mul_ps(b.half[0], o), 1, 1, 6, STEPS_OF_E2M1);
+    const __m512 q = ROUND_TO(_mm512_mul_ps(b.half[0], o), 1, 1, 6, STEPS_OF_E2M1);
     put_bf16(_mm512_mul_ps(q, scale), row, k0 + i);
   }
 }
