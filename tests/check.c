@@ -19,7 +19,7 @@
 
 #include "cpu.h"
 
-enum { MAX_TESTS = 4096, MAX_SKIPS = 512, MAX_BUFFERS = 256, MAX_SAID = 5, MAX_GLOBS = 8 };
+enum { MAX_TESTS = 4096, MAX_SKIPS = 512, MAX_BUFFERS = 256, MAX_SAID = 5, MAX_GLOBS = 16 };
 
 typedef struct row_test {
   CU_pTest test;
