@@ -1,4 +1,5 @@
 /* host.c - reads the machine (see host.h). */
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,21 +35,25 @@ static void for_list(const char *list, void (*each)(int i, void *arg), void *arg
   }
 }
 
-/* Size of the cpu's cache of a level (data or unified), 0 if none. */
-static size_t cache_bytes(int cpu, long level) {
+/* A line about the cpu's cache of a level (data or unified). 0: there is none. */
+static int read_cache(int cpu, long level, const char *what, char *buf, size_t cap) {
   for (int i = 0; i < 8; i++) {
-    char name[64], path[128], buf[64];
+    char name[64], path[128];
     snprintf(name, sizeof name, "cache/index%d/level", i);
     if (read_cpu_number(cpu, name, 0) != level) continue;
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/type", cpu, i);
-    if (read_line(path, buf, sizeof buf) && !strcmp(buf, "Instruction")) continue;
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/size", cpu, i);
-    if (!read_line(path, buf, sizeof buf)) continue;
-    char *unit;
-    size_t n = strtoul(buf, &unit, 10);
-    return *unit == 'K' ? n << 10 : *unit == 'M' ? n << 20 : n;
+    if (read_line(path, buf, cap) && !strcmp(buf, "Instruction")) continue;
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/%s", cpu, i, what);
+    if (read_line(path, buf, cap)) return 1;
   }
   return 0;
+}
+
+static size_t cache_bytes(int cpu, long level) {
+  char buf[64], *unit;
+  if (!read_cache(cpu, level, "size", buf, sizeof buf)) return 0;
+  size_t n = strtoul(buf, &unit, 10);
+  return *unit == 'K' ? n << 10 : *unit == 'M' ? n << 20 : n;
 }
 
 typedef struct {
@@ -80,17 +85,53 @@ static void count_online(int cpu, void *arg) {
   is_new(s->seen_core, &s->cores, FP4MOE_MAX_CORES, core_of(cpu));
 }
 
-static void count_allowed(int cpu, void *arg) {
+static void add_allowed(int cpu, void *arg) {
   scan *s = arg;
-  size_t n = s->cores;
+  char l3[64];
   if (cpu >= CPU_SETSIZE || !CPU_ISSET((size_t)cpu, &s->allowed)) return;
-  if (is_new(s->seen_core, &s->cores, FP4MOE_MAX_CORES, core_of(cpu)) && s->cores > n)
-    s->host->core_pu[n] = cpu;
+  if (s->host->pus == FP4MOE_MAX_PUS) return;
+  fp4moe_pu *pu = &s->host->pu[s->host->pus++];
+  pu->pu = cpu;
+  pu->core = (int)read_cpu_number(cpu, "topology/thread_siblings_list", cpu);
+  pu->l3 = read_cache(cpu, 3, "shared_cpu_list", l3, sizeof l3) ? atoi(l3) : -1;
+  pu->speed = (int)read_cpu_number(cpu, "cpu_capacity", 0);
 }
 
 static void count_node(int node, void *arg) {
   (void)node;
   ++*(size_t *)arg;
+}
+
+/* What a list of PUs, such as those of a node, says about the allowed ones. */
+typedef struct {
+  fp4moe_host *host;
+  size_t field; /* an int of fp4moe_pu */
+  int value;
+} mark;
+
+static void set_field(int cpu, void *arg) {
+  const mark *m = arg;
+  for (size_t i = 0; i < m->host->pus; i++)
+    if (m->host->pu[i].pu == cpu)
+      memcpy((char *)&m->host->pu[i] + m->field, &m->value, sizeof m->value);
+}
+
+static void mark_list(const char *path, mark m) {
+  char list[1024];
+  if (read_line(path, list, sizeof list)) for_list(list, set_field, &m);
+}
+
+static void mark_node(int node, void *arg) {
+  char path[64];
+  snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpulist", node);
+  mark_list(path, (mark){arg, offsetof(fp4moe_pu, node), node});
+}
+
+/* x86 hybrids name their kinds of core; elsewhere cpu_capacity tells. */
+static void mark_kinds(fp4moe_host *host) {
+  size_t speed = offsetof(fp4moe_pu, speed);
+  mark_list("/sys/devices/cpu_core/cpus", (mark){host, speed, 2});
+  mark_list("/sys/devices/cpu_atom/cpus", (mark){host, speed, 1});
 }
 
 static double quota_of(const char *quota_path, const char *period_path) {
@@ -122,15 +163,17 @@ static void read_soft(fp4moe_host *host) {
     strcpy(host->microcode, "unknown");
 }
 
-static void read_allowed(fp4moe_host *host, scan *s, const char *online) {
-  s->cores = 0;
+static void read_allowed(fp4moe_host *host, scan *s, const char *online, const char *nodes) {
   if (sched_getaffinity(0, sizeof s->allowed, &s->allowed)) CPU_ZERO(&s->allowed);
-  for_list(online, count_allowed, s);
-  if (!s->cores) host->core_pu[s->cores++] = s->first;
-  host->allowed_cores = s->cores;
+  for_list(online, add_allowed, s);
+  if (!host->pus) host->pu[host->pus++] = (fp4moe_pu){s->first, s->first, -1, 0, 0};
+  for_list(nodes, mark_node, host);
+  mark_kinds(host);
+  size_t cores = fp4moe_place(host->pu, host->pus, FP4MOE_PER_CORE, host->core_pu);
   double quota = cpu_quota();
-  size_t most = quota > 0 ? (size_t)(quota + 0.999) : s->cores;
-  host->threads = most < 1 ? 1 : most < s->cores ? most : s->cores;
+  host->quota = quota > 0.001 ? (size_t)(quota + 0.999) : quota > 0;
+  host->allowed_cores = cores;
+  host->threads = host->quota && host->quota < cores ? host->quota : cores;
 }
 
 void fp4moe_host_read(fp4moe_host *host) {
@@ -157,6 +200,6 @@ void fp4moe_host_read(fp4moe_host *host) {
            s->cores, s->pus, l2, l3);
   host->l2_bytes = l2 ? l2 : (size_t)1 << 20;
   host->llc_bytes = l3 ? l3 : l2 ? l2 : (size_t)32 << 20;
-  read_allowed(host, s, online);
+  read_allowed(host, s, online, nodes);
   free(s);
 }

@@ -8,8 +8,9 @@
 #include <sched.h>
 
 #include "cpu.h"
+#include "placement.h"
 
-enum { FP4MOE_MAX_CORES = 1024 };
+enum { FP4MOE_MAX_CORES = FP4MOE_MAX_PUS };
 
 typedef struct fp4moe_host {
   fp4moe_cpu_id cpu;
@@ -19,7 +20,10 @@ typedef struct fp4moe_host {
   size_t l2_bytes;    /* one L2; 1 MiB when unknown */
   size_t allowed_cores;          /* physical cores under the affinity mask, before the quota */
   size_t threads;                /* the same, and at most the CPU quota rounded up; >= 1 */
-  int core_pu[FP4MOE_MAX_CORES]; /* one allowed PU of each allowed core */
+  size_t quota;                  /* CPUs of the quota, rounded up; 0: none */
+  size_t pus;                    /* allowed ones */
+  fp4moe_pu pu[FP4MOE_MAX_PUS];  /* ascending */
+  int core_pu[FP4MOE_MAX_CORES]; /* placement per_core */
   char microcode[32], kernel[64];
 } fp4moe_host;
 
