@@ -55,13 +55,14 @@ TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
             $(addprefix autotune/,measure.c ceilings.c presets.c counters.c)
 TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
 JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
+NUMA     := $(shell echo '\#include <numa.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
 PFM      := $(shell echo '\#include <perfmon/pfmlib_perf_event.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
 TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%), \
             $(wildcard tests/*.c)) \
             $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c)
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
-LIBS     := -lm -lpthread
+LIBS     := $(if $(NUMA),-lnuma) -lm -lpthread
 PFM_LIBS := $(if $(PFM),-lpfm)
 IO_LIBS  := -ljansson
 Q        := $(if $(V),,@)
@@ -102,6 +103,7 @@ WRAPPED  := malloc calloc realloc aligned_alloc free strdup strndup asprintf mma
 $(B)/check: LDFLAGS += $(if $(JANSSON),$(WRAPPED:%=-Wl,--wrap=%))
 $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
+$(B)/src/numa.o: CPPFLAGS += $(if $(NUMA),-DFP4MOE_NUMA)
 $(B)/autotune/counters.o: CPPFLAGS += $(if $(PFM),-DFP4MOE_PFM)
 $(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO)
 

@@ -231,6 +231,11 @@ typedef struct fp4moe_layer_desc {
    * model's layer, those held elsewhere too. */
   fp4moe_input_global input_global;
   float input_scale_gate_up, input_scale_down;
+  /* S: parts, by output rows of every expert, that the packed weights are cut into, each in memory
+   * of one node; a thread works on its node's first. 0: one per memory node on which the process
+   * may have memory and a core (1 in a build without libnuma, and with a caller's allocator, which
+   * places its memory itself). Up to 16. The bits do not depend on S. */
+  size_t shards;
 } fp4moe_layer_desc;
 
 /* One projection [N][K] in checkpoint form. Row strides let halves and interleaved rows be read in
@@ -284,6 +289,19 @@ FP4MOE_API void fp4moe_layer_destroy(fp4moe_layer *layer);
 /* Bytes of packed weights, all experts. */
 FP4MOE_API size_t fp4moe_layer_bytes(const fp4moe_layer *layer);
 
+/* Packed bytes of a layer and a memory node. */
+typedef struct fp4moe_node_bytes {
+  int node;     /* as the system numbers it; -1: none, see below */
+  size_t asked; /* of shards for which the node was asked; -1: for which none was */
+  size_t there; /* of pages that lie there; -1: nowhere yet, or the system does not tell */
+} fp4moe_node_bytes;
+
+/* Where the weights are: one entry for -1 and for each node that has any, ascending. At most cap
+ * are written (nodes may be NULL with cap 0), *count is how many there are. `asked` and `there`
+ * each add up to fp4moe_layer_bytes. Asks the system about every page. INVALID: NULL; NO_MEMORY. */
+FP4MOE_API fp4moe_status fp4moe_layer_nodes(const fp4moe_layer *layer, fp4moe_node_bytes *nodes,
+                                            size_t cap, size_t *count);
+
 /* ---- Packed records: experts that are packed once and kept by the caller
  *
  * A record is one packed expert: self-contained, with a header and a checksum, little-endian, the
@@ -314,10 +332,11 @@ typedef struct fp4moe_records {
   void *user;
 } fp4moe_records;
 
-/* A finished layer that reads the records in place, to the same bits as one that packed them. They
- * must stay as they are until release (a file behind a map that is truncated is SIGBUS). INVALID:
- * sizes, alignment, a record that does not fit (the expert is named); release is then not called.
- * NO_MEMORY, UNSUPPORTED: as begin and finish. */
+/* A finished layer that reads the records in place, to the same bits as one that packed them. It
+ * has one shard (desc->shards above 1 is INVALID), wherever its pages are. They must stay as they
+ * are until release (a file behind a map that is truncated is SIGBUS). INVALID: sizes, alignment, a
+ * record that does not fit (the expert is named); release is then not called. NO_MEMORY,
+ * UNSUPPORTED: as begin and finish. */
 FP4MOE_API fp4moe_status fp4moe_layer_map(fp4moe_context *context, const fp4moe_layer_desc *desc,
                                           const fp4moe_records *records, fp4moe_layer **layer);
 
@@ -541,6 +560,7 @@ typedef struct fp4moe_linear_desc {
   fp4moe_precision precision;
   fp4moe_input_global input_global; /* class NVFP4; as of a layer */
   float input_scale;                /* GLOBAL_LAYER: of x; else 0 */
+  size_t shards;                    /* as of a layer */
 } fp4moe_linear_desc;
 
 /* As fp4moe_layer_begin, _set_expert (one projection [N][K], by its fields), _finish, ... */
@@ -553,6 +573,8 @@ FP4MOE_API fp4moe_status fp4moe_linear_finish(fp4moe_linear *linear);
 FP4MOE_API fp4moe_status fp4moe_linear_replan(fp4moe_linear *linear);
 FP4MOE_API void fp4moe_linear_destroy(fp4moe_linear *linear); /* NULL: nothing */
 FP4MOE_API size_t fp4moe_linear_bytes(const fp4moe_linear *linear);
+FP4MOE_API fp4moe_status fp4moe_linear_nodes(const fp4moe_linear *linear, fp4moe_node_bytes *nodes,
+                                             size_t cap, size_t *count);
 
 /* As of a layer. Grouped and batched rows: max_tokens = rows, top_k = 1. */
 FP4MOE_API size_t fp4moe_linear_workspace_bytes(const fp4moe_linear *linear,

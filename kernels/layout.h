@@ -22,7 +22,11 @@
  *   order on disk, and so do their scales and biases. w2 panels are the output columns 0..15, ...
  *   Globals: FP32 gate, up, down, and from FP4MOE_INPUT_SCALES on the expert's input scales of
  *   gate/up and down, 0 where the layer has none of experts. Biases: FP32, one a row, 0 where the
- * checkpoint has none. */
+ * checkpoint has none.
+ *
+ * A layer in S shards has S records an expert: shard s has the gate/up panels of a range of whole
+ * 32-column groups of h and a range of w2 panels, K undivided, and globals and flags of the whole
+ * expert. S = 1 is the whole; files have no others. */
 #ifndef FP4MOE_LAYOUT_H
 #define FP4MOE_LAYOUT_H
 
@@ -62,6 +66,7 @@ typedef struct fp4moe_record {
   uint64_t bytes;    /* of the whole record */
   uint64_t checksum; /* over everything behind the header */
   uint64_t w13, w2, s13, s2, globals, b13, b2;
+  uint32_t shard, others; /* of a layer in 1 + others shards; 0, 0: the whole expert */
 } fp4moe_record;
 
 enum {

@@ -338,11 +338,12 @@ fp4moe_status fp4moe_call_count(fp4moe_call *c) {
   for (size_t e = 0; e < experts; e++) {
     if (!c->total[e]) continue;
     fp4moe_active *a = &c->active[c->actives++];
-    a->record = fp4moe_layer_record(c->layer, e);
+    const fp4moe_record *record = (const void *)fp4moe_layer_record(c->layer, 0, e);
+    a->globals = fp4moe_layer_globals(c->layer, e);
     a->expert = (uint32_t)e;
     a->total = c->total[e];
     for (int p = 0; p < FP4MOE_PHASES; p++)
-      a->recipe[p] = fp4moe_plan_recipe(c->plan, (const void *)a->record, p, a->total);
+      a->recipe[p] = fp4moe_plan_recipe(c->plan, record, p, a->total);
   }
   if (c->actives && !c->form.unreduced) cut_runs(c);
   return FP4MOE_OK;
@@ -456,15 +457,40 @@ static int by_blocks(const fp4moe_call *c, int phase) {
   return phase == FP4MOE_GATE_UP || c->form.unreduced;
 }
 
+/* The first panel of a shard; of the one after the last, the layer's end. */
+static size_t shard_panel(const fp4moe_call *c, int phase, size_t shard) {
+  const fp4moe_shard *s = &c->layer->shard[shard];
+  if (shard == c->layer->shards) return phase_panels(c, phase);
+  return phase == FP4MOE_DOWN ? s->first2 : s->first13;
+}
+
+/* The same in units: shards begin at whole ones. */
+static size_t shard_group(const fp4moe_call *c, int phase, size_t shard) {
+  size_t width = unit_panels(c, phase);
+  return (shard_panel(c, phase, shard) + width - 1) / width;
+}
+
+size_t fp4moe_call_first_unit(const fp4moe_call *c, int phase, size_t shard) {
+  size_t passes = by_blocks(c, phase) ? c->block_first[c->actives] : c->cut.runs * c->cut.ranges;
+  return passes * shard_group(c, phase, shard);
+}
+
 size_t fp4moe_call_units(const fp4moe_call *c, int phase) {
-  if (by_blocks(c, phase)) return c->block_first[c->actives] * block_units(c, phase);
-  return c->cut.runs * c->cut.ranges * c->layer->shape.panels2;
+  return fp4moe_call_first_unit(c, phase, c->layer->shards);
+}
+
+static size_t shard_of(const fp4moe_call *c, int phase, size_t unit) {
+  size_t s = 0;
+  while (s + 1 < c->layer->shards && fp4moe_call_first_unit(c, phase, s + 1) <= unit) s++;
+  return s;
 }
 
 static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
 size_t fp4moe_call_unit1(const fp4moe_call *c, int phase, size_t unit, size_t n, fp4moe_unit1 *u) {
-  size_t all = block_units(c, phase), width = unit_panels(c, phase);
+  size_t s = shard_of(c, phase, unit), width = unit_panels(c, phase);
+  size_t all = shard_group(c, phase, s + 1) - shard_group(c, phase, s);
+  unit -= fp4moe_call_first_unit(c, phase, s);
   size_t block = unit / all, first = unit % all, lo = 0, hi = c->actives;
   while (hi - lo > 1) {
     size_t mid = (lo + hi) / 2;
@@ -478,18 +504,26 @@ size_t fp4moe_call_unit1(const fp4moe_call *c, int phase, size_t unit, size_t n,
   size_t from = a->rows * b / blocks, to = a->rows * (b + 1) / blocks;
   size_t most = (a->recipe[phase]->panels + width - 1) / width;
   size_t done = min_size(min_size(n, most), all - first);
-  *u = (fp4moe_unit1){a, a->first + from, to - from, first * width,
-                      min_size(done * width, phase_panels(c, phase) - first * width)};
+  size_t panel = shard_panel(c, phase, s) + first * width;
+  *u = (fp4moe_unit1){.active = a,
+                      .shard = &c->layer->shard[s],
+                      .row = a->first + from,
+                      .rows = to - from,
+                      .panel = panel,
+                      .panels = min_size(done * width, shard_panel(c, phase, s + 1) - panel)};
   return done;
 }
 
 size_t fp4moe_call_unit2(const fp4moe_call *c, size_t unit, size_t n, fp4moe_unit2 *u) {
   const fp4moe_cut *cut = &c->cut;
-  size_t all = c->layer->shape.panels2, panel = unit % all, rest = unit / all;
+  size_t s = shard_of(c, FP4MOE_DOWN, unit), all = c->layer->shard[s].shape.panels2;
+  unit -= fp4moe_call_first_unit(c, FP4MOE_DOWN, s);
+  size_t panel = unit % all, rest = unit / all;
   size_t done = min_size(min_size(n, cut->panels), all - panel);
-  *u = (fp4moe_unit2){.run = cut->run_order[rest / cut->ranges],
+  *u = (fp4moe_unit2){.shard = &c->layer->shard[s],
+                      .run = cut->run_order[rest / cut->ranges],
                       .range = rest % cut->ranges,
-                      .panel = panel,
+                      .panel = c->layer->shard[s].first2 + panel,
                       .panels = done};
   u->token = u->range * cut->range;
   u->tokens = min_size(c->tokens - u->token, cut->range);

@@ -15,7 +15,7 @@ enum { FP4MOE_MAX_RUNS = 16 };
 /* An expert with rows in this call. Rows of the piece are [first, first + rows) of the row arrays,
  * tokens ascending. */
 typedef struct fp4moe_active {
-  const uint8_t *record;
+  const float *globals;
   const fp4moe_recipe *recipe[FP4MOE_PHASES];
   uint32_t expert, total; /* rows in the call */
   uint32_t first, rows;   /* of the piece */
@@ -53,14 +53,20 @@ typedef struct fp4moe_call_form {
  */
 typedef size_t fp4moe_unit_fn(const fp4moe_call *call, size_t unit, size_t n, uint8_t *scratch);
 
-/* Units that the workers take from one counter. */
+/* Units [next, end) of a shard, which workers take from its counter. */
+typedef struct fp4moe_queue {
+  _Alignas(64) atomic_size_t next;
+  size_t end;
+} fp4moe_queue;
+
 typedef struct fp4moe_phase {
   const fp4moe_call *call;
   fp4moe_unit_fn *run;
   size_t units, most; /* most: units of one take */
-  _Alignas(64) atomic_size_t next;
+  size_t shards;      /* 1: the units have no weights, or the layer one shard */
   _Alignas(64) atomic_uint_fast64_t end_ns; /* when the workers ended, summed */
   atomic_uint ended;
+  fp4moe_queue queue[FP4MOE_MAX_SHARDS];
 } fp4moe_phase;
 
 enum {
@@ -161,8 +167,10 @@ void *fp4moe_call_y(const fp4moe_call *call, size_t token, size_t slot);
 size_t fp4moe_cut_runs(size_t hidden, size_t tokens);
 size_t fp4moe_plan_runs(const fp4moe_plan *plan, size_t hidden, size_t tokens);
 
-/* Units of a phase for the present piece and, per unit, its cost in weight-row units. */
+/* Units of a phase for the present piece and, per unit, its cost in weight-row units. They are
+ * numbered shard by shard: a shard's begin at first_unit, and no unit has panels of two. */
 size_t fp4moe_call_units(const fp4moe_call *call, int phase);
+size_t fp4moe_call_first_unit(const fp4moe_call *call, int phase, size_t shard);
 double fp4moe_unit_cost(const fp4moe_call *call, int phase, size_t unit);
 
 /* Most units that a worker takes at once: even of the dearest ones their cost is at most
@@ -175,15 +183,17 @@ size_t fp4moe_call_most(const fp4moe_call *call, int phase);
  * Unreduced, phase 2 has units of the first kind too: rows of one expert. */
 typedef struct fp4moe_unit1 {
   const fp4moe_active *active;
+  const fp4moe_shard *shard;
   size_t row, rows;     /* in the row arrays */
-  size_t panel, panels; /* of the phase's matrix */
+  size_t panel, panels; /* of the phase's matrix, the whole layer's */
 } fp4moe_unit1;
 size_t fp4moe_call_unit1(const fp4moe_call *call, int phase, size_t unit, size_t n,
                          fp4moe_unit1 *u);
 
 typedef struct fp4moe_unit2 {
+  const fp4moe_shard *shard;
   size_t run, range, token, tokens; /* tokens of the piece */
-  size_t panel, panels;             /* output panels */
+  size_t panel, panels;             /* output panels, the whole layer's */
 } fp4moe_unit2;
 size_t fp4moe_call_unit2(const fp4moe_call *call, size_t unit, size_t n, fp4moe_unit2 *u);
 

@@ -11,6 +11,7 @@
 
 #include "environment.h"
 #include "layer.h"
+#include "nodes.h"
 #include "status.h"
 
 /* ---- Memory ---- */
@@ -197,16 +198,18 @@ fp4moe_status fp4moe_context_select(fp4moe_context *ctx, const fp4moe_layer_desc
   return status;
 }
 
-/* running: the layer's plan, NULL: no layer. */
+/* layer: NULL = none. */
 static fp4moe_status explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
-                             const fp4moe_problem *problem, const fp4moe_plan *running, char *buf,
+                             const fp4moe_problem *problem, const fp4moe_layer *layer, char *buf,
                              size_t cap, size_t *needed) {
+  const fp4moe_plan *running = layer ? fp4moe_layer_plan(layer) : NULL;
   fp4moe_problem p;
   char about[2048] = "";
   fp4moe_text t = {buf, cap, 0}, table_about = {about, sizeof about, 0};
   fp4moe_status status = fp4moe_take_struct(&p, sizeof p, problem, "fp4moe_problem");
   if (status) return status;
   pthread_mutex_lock(&ctx->table_lock);
+  if (layer) fp4moe_shards_text(layer, &table_about);
   table_text(ctx, &table_about);
   const fp4moe_table *table = ctx->table && !ctx->table->refused ? ctx->table : NULL;
   fp4moe_selector s = {&ctx->host, &ctx->request, table};
@@ -228,15 +231,24 @@ fp4moe_status fp4moe_explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
 
 fp4moe_status fp4moe_layer_explain(fp4moe_layer *layer, const fp4moe_problem *problem, char *buf,
                                    size_t cap, size_t *needed) {
-  return explain(layer->ctx, &layer->desc, problem, fp4moe_layer_plan(layer), buf, cap, needed);
+  return explain(layer->ctx, &layer->desc, problem, layer, buf, cap, needed);
 }
 
 /* ---- Life ---- */
+
+static void find_nodes(fp4moe_context *ctx) {
+  for (int node = 0; node < FP4MOE_MAX_PUS && ctx->nodes < FP4MOE_MAX_NODES; node++) {
+    int cores = 0;
+    for (size_t i = 0; i < ctx->host.pus; i++) cores += ctx->host.pu[i].node == node;
+    if (cores && fp4moe_numa_allows(node)) ctx->node[ctx->nodes++] = node;
+  }
+}
 
 static fp4moe_status fill_providers(fp4moe_context *ctx) {
   fp4moe_context_desc *d = &ctx->desc;
   if (!d->allocate != !d->release)
     return fp4moe_fail(FP4MOE_INVALID, "allocate and release: one is NULL");
+  ctx->caller_memory = d->allocate != NULL;
   if (!d->allocate) d->allocate = map_memory, d->release = unmap_memory;
   if (d->max_threads > FP4MOE_MAX_CORES)
     return fp4moe_fail(FP4MOE_INVALID, "max_threads is %zu, expected up to %d", d->max_threads,
@@ -262,6 +274,7 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
   fp4moe_status status = fp4moe_take_struct(&ctx->desc, sizeof ctx->desc, desc ? desc : &defaults,
                                             "fp4moe_context_desc");
   fp4moe_host_read(&ctx->host);
+  find_nodes(ctx);
   if (!status) status = fill_providers(ctx);
   if (!status) status = make_request(ctx);
   if (!status) status = find_table(ctx);

@@ -8,12 +8,17 @@
 #include "pool.h"
 #include "table.h"
 
+enum { FP4MOE_MAX_NODES = 64 };
+
 struct fp4moe_context {
   fp4moe_context_desc desc; /* providers filled in */
   fp4moe_host host;
   fp4moe_request request;
   fp4moe_isa isa; /* the best that runs here under the cap */
   fp4moe_pool *pool;
+  int node[FP4MOE_MAX_NODES]; /* memory nodes with allowed memory and an allowed core, ascending */
+  size_t nodes;               /* 0: memory is not placed */
+  int caller_memory;          /* 1: allocate is the caller's */
   pthread_mutex_t table_lock; /* of the two below */
   fp4moe_table *table;        /* NULL: none */
   char table_why[256];        /* where it came from, or why there is none */

@@ -16,30 +16,39 @@
 #include <math.h>
 #include <string.h>
 
+#include "nodes.h"
 #include "quantise.h"
 #include "status.h"
 
 /* ---- Workers ---- */
 
-/* Takes a run of units: long ones while many are left, so that a worker streams through memory. */
-static size_t take_units(fp4moe_phase *p, size_t *first) {
-  size_t at = atomic_load(&p->next), n;
+/* Takes a run of a shard's units: long ones while many are left, so that a worker streams through
+ * memory. */
+static size_t take_units(const fp4moe_phase *p, fp4moe_queue *q, size_t *first) {
+  size_t at = atomic_load(&q->next), n;
   do {
-    if (at >= p->units) return 0;
-    n = (p->units - at) / (p->call->share * p->call->workers);
+    if (at >= q->end) return 0;
+    n = (q->end - at) * p->shards / (p->call->share * p->call->workers);
     if (n > p->most) n = p->most;
+    if (n > q->end - at) n = q->end - at;
     if (!n) n = 1;
-  } while (!atomic_compare_exchange_weak(&p->next, &at, at + n));
+  } while (!atomic_compare_exchange_weak(&q->next, &at, at + n));
   *first = at;
   return n;
 }
 
+static void work_shard(const fp4moe_phase *p, fp4moe_queue *q, uint8_t *scratch) {
+  for (size_t first, n; (n = take_units(p, q, &first)) != 0;)
+    for (size_t done = 0; done < n;) done += p->run(p->call, first + done, n - done, scratch);
+}
+
+/* The units of the worker's node first, then those that others have left. */
 static void work(void *arg, size_t i) {
   fp4moe_phase *p = arg;
   uint8_t *scratch = p->call->scratch + i * p->call->scratch_bytes;
   uint64_t mode = fp4moe_fp_enter();
-  for (size_t first, n; (n = take_units(p, &first)) != 0;)
-    for (size_t done = 0; done < n;) done += p->run(p->call, first + done, n - done, scratch);
+  size_t home = p->shards > 1 ? fp4moe_shards_home(p->call->layer, fp4moe_numa_here(), i) : 0;
+  for (size_t s = 0; s < p->shards; s++) work_shard(p, &p->queue[(home + s) % p->shards], scratch);
   fp4moe_fp_leave(mode);
   if (p->call->batch.stats) {
     atomic_fetch_add(&p->end_ns, fp4moe_now_ns());
@@ -72,6 +81,7 @@ static void run_phase(const fp4moe_call *c, int which, uint64_t *ns, uint64_t *w
 
 typedef struct {
   const fp4moe_active *active;
+  const fp4moe_shard *shard; /* that has the panels */
   int phase;
   size_t panel, panels;
   size_t k0, k;
@@ -114,23 +124,29 @@ static void multiply_gemm(const fp4moe_recipe *r, const product *x, fp4moe_matmu
   }
 }
 
+/* The shard's record of an expert. */
+static const uint8_t *record_of(const fp4moe_shard *s, const fp4moe_active *a) {
+  return s->records + a->expert * s->shape.bytes;
+}
+
 static void multiply(const fp4moe_call *c, const product *x, uint8_t *unpacked) {
-  const fp4moe_shape *s = &c->layer->shape;
+  const fp4moe_shape *s = &x->shard->shape;
   const fp4moe_recipe *r = x->active->recipe[x->phase];
   int down = x->phase == FP4MOE_DOWN;
   size_t k = down ? s->intermediate : s->hidden;
   size_t scale_stride = fp4_panel_scale_bytes(k, s->group);
+  size_t panel = x->panel - (down ? x->shard->first2 : x->shard->first13);
+  const uint8_t *record = record_of(x->shard, x->active);
   fp4moe_matmul t = {
       .panels = x->panels,
       .k0 = x->k0,
       .k = x->k,
       .row_k = k,
       .rows = x->rows,
-      .weights =
-          x->active->record + (down ? s->w2 : s->w13) + x->panel * fp4_panel_bytes(k) + 8 * x->k0,
+      .weights = record + (down ? s->w2 : s->w13) + panel * fp4_panel_bytes(k) + 8 * x->k0,
       .weights_stride = fp4_panel_bytes(k),
-      .scales = x->active->record + (down ? s->s2 : s->s13) + x->panel * scale_stride +
-                x->k0 / s->group * FP4MOE_PANEL,
+      .scales =
+          record + (down ? s->s2 : s->s13) + panel * scale_stride + x->k0 / s->group * FP4MOE_PANEL,
       .scales_stride = scale_stride,
       .acc = x->acc,
       .acc_stride = FP4MOE_PANEL * x->panels,
@@ -144,17 +160,18 @@ static void multiply(const fp4moe_call *c, const product *x, uint8_t *unpacked) 
 /* ---- Units ---- */
 
 static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scratch) {
-  const fp4moe_shape *s = &c->layer->shape;
   const fp4moe_activation *a = &c->layer->desc.activation;
   fp4moe_unit1 u;
   size_t done = fp4moe_call_unit1(c, FP4MOE_GATE_UP, unit, n, &u);
+  const fp4moe_shape *s = &u.shard->shape;
   float *acc = (float *)(void *)(scratch + c->panel_bytes);
   float *h = (float *)(void *)(scratch + c->panel_bytes + c->acc_bytes);
-  const float *global = (const void *)(u.active->record + s->globals);
-  const float *bias = (const void *)(u.active->record + s->b13);
-  const fp4moe_record *record = (const void *)u.active->record;
-  product x = {u.active,  FP4MOE_GATE_UP,   u.panel, u.panels, 0,
-               s->hidden, c->x_row + u.row, u.rows,  acc};
+  const uint8_t *at = record_of(u.shard, u.active);
+  const fp4moe_record *record = (const void *)at;
+  const float *bias =
+      (const float *)(const void *)(at + s->b13) + (u.panel - u.shard->first13) * FP4MOE_PANEL;
+  product x = {u.active, u.shard,   FP4MOE_GATE_UP,   u.panel, u.panels,
+               0,        s->hidden, c->x_row + u.row, u.rows,  acc};
   multiply(c, &x, scratch);
   if (c->x_scale) fp4moe_scale_rows(c, FP4MOE_GATE_UP, u.row, u.rows, FP4MOE_PANEL * u.panels, acc);
   size_t halves = s->gated ? 2 : 1, h_panels = u.panels / halves;
@@ -164,9 +181,9 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
       .panels = h_panels,
       .acc = acc,
       .acc_stride = FP4MOE_PANEL * u.panels,
-      .bias = record->flags & FP4MOE_RECORD_BIAS_13 ? bias + u.panel * FP4MOE_PANEL : NULL,
-      .gate_scale = fp4moe_sum_scale(c, u.active->record, FP4MOE_GATE_UP, global[0]),
-      .up_scale = fp4moe_sum_scale(c, u.active->record, FP4MOE_GATE_UP, global[1]),
+      .bias = record->flags & FP4MOE_RECORD_BIAS_13 ? bias : NULL,
+      .gate_scale = fp4moe_sum_scale(c, u.active->globals, FP4MOE_GATE_UP, 0),
+      .up_scale = fp4moe_sum_scale(c, u.active->globals, FP4MOE_GATE_UP, 1),
       .alpha = a->alpha,
       .beta = a->beta,
       .limit = a->limit > 0 ? a->limit : INFINITY,
@@ -180,27 +197,28 @@ static size_t unit_gate_up(const fp4moe_call *c, size_t unit, size_t n, uint8_t 
 }
 
 /* Columns [k0, k0 + k) of rows of an expert times output panels: what combine then adds. */
-static fp4moe_combine_args multiply_down(const fp4moe_call *c, const fp4moe_active *a, size_t row,
-                                         size_t rows, size_t panel, size_t panels, size_t k0,
+static fp4moe_combine_args multiply_down(const fp4moe_call *c, const fp4moe_unit1 *u, size_t k0,
                                          size_t k, uint8_t *scratch) {
-  const fp4moe_shape *s = &c->layer->shape;
-  const fp4moe_record *record = (const void *)a->record;
-  const float *global = (const void *)(a->record + s->globals);
-  const float *bias = (const void *)(a->record + s->b2);
+  const uint8_t *at = record_of(u->shard, u->active);
+  const fp4moe_record *record = (const void *)at;
+  const float *bias = (const float *)(const void *)(at + u->shard->shape.b2) +
+                      (u->panel - u->shard->first2) * FP4MOE_PANEL;
   int of_x = fp4moe_is_linear(&c->layer->desc);
   float *acc = (float *)(void *)(scratch + c->panel_bytes);
-  product x = {a, FP4MOE_DOWN, panel, panels, k0, k, (of_x ? c->x_row : c->h_row) + row, rows, acc};
+  product x = {u->active, u->shard, FP4MOE_DOWN, u->panel,
+               u->panels, k0,       k,           (of_x ? c->x_row : c->h_row) + u->row,
+               u->rows,   acc};
   multiply(c, &x, scratch);
   if (of_x ? c->x_scale : c->h_scale)
-    fp4moe_scale_rows(c, FP4MOE_DOWN, row, rows, FP4MOE_PANEL * panels, acc);
+    fp4moe_scale_rows(c, FP4MOE_DOWN, u->row, u->rows, FP4MOE_PANEL * u->panels, acc);
   return (fp4moe_combine_args){
-      .m = rows,
-      .panels = panels,
+      .m = u->rows,
+      .panels = u->panels,
       .acc = acc,
-      .acc_stride = FP4MOE_PANEL * panels,
-      .scale = fp4moe_sum_scale(c, a->record, FP4MOE_DOWN, global[2]),
-      .bias = !k0 && record->flags & FP4MOE_RECORD_BIAS_2 ? bias + panel * FP4MOE_PANEL : NULL,
-      .weight = c->row_weight + row,
+      .acc_stride = FP4MOE_PANEL * u->panels,
+      .scale = fp4moe_sum_scale(c, u->active->globals, FP4MOE_DOWN, 2),
+      .bias = !k0 && record->flags & FP4MOE_RECORD_BIAS_2 ? bias : NULL,
+      .weight = c->row_weight + u->row,
   };
 }
 
@@ -208,21 +226,19 @@ static fp4moe_combine_args multiply_down(const fp4moe_call *c, const fp4moe_acti
 static void add_segment(const fp4moe_call *c, const fp4moe_unit2 *u, size_t segment,
                         uint8_t *scratch, float *sum) {
   const fp4moe_active *a = &c->active[segment / c->cut.k_parts];
-  size_t part = segment % c->cut.k_parts, parts = c->cut.k_parts, row, rows;
+  size_t part = segment % c->cut.k_parts, parts = c->cut.k_parts, rows;
   size_t k = c->layer->shape.intermediate;
   size_t k0 = k * part / parts / 32 * 32,
          k1 = part + 1 == parts ? k : k * (part + 1) / parts / 32 * 32;
-  fp4moe_active_rows(c, a, u->token, u->tokens, &row, &rows);
-  while (rows) {
-    size_t m = rows < FP4MOE_ROW_BLOCK ? rows : FP4MOE_ROW_BLOCK;
-    fp4moe_combine_args args =
-        multiply_down(c, a, row, m, u->panel, u->panels, k0, k1 - k0, scratch);
-    args.index = c->row_token + row;
+  fp4moe_unit1 x = {.active = a, .shard = u->shard, .panel = u->panel, .panels = u->panels};
+  fp4moe_active_rows(c, a, u->token, u->tokens, &x.row, &rows);
+  for (; rows; rows -= x.rows, x.row += x.rows) {
+    x.rows = rows < FP4MOE_ROW_BLOCK ? rows : FP4MOE_ROW_BLOCK;
+    fp4moe_combine_args args = multiply_down(c, &x, k0, k1 - k0, scratch);
+    args.index = c->row_token + x.row;
     args.y = sum;
     args.y_stride = c->partial_stride;
     c->plan->combine->fn.combine(&args);
-    row += m;
-    rows -= m;
   }
 }
 
@@ -274,8 +290,7 @@ static size_t unit_rows(const fp4moe_call *c, size_t unit, size_t n, uint8_t *sc
   fp4moe_unit1 u;
   size_t done = fp4moe_call_unit1(c, FP4MOE_DOWN, unit, n, &u);
   size_t columns = u.panels * FP4MOE_PANEL;
-  fp4moe_combine_args args = multiply_down(c, u.active, u.row, u.rows, u.panel, u.panels, 0,
-                                           c->layer->shape.intermediate, scratch);
+  fp4moe_combine_args args = multiply_down(c, &u, 0, c->layer->shape.intermediate, scratch);
   args.m = 1;
   args.index = &first;
   args.y = (float *)(void *)(scratch + c->panel_bytes + c->acc_bytes);
@@ -313,21 +328,35 @@ static void store_nothing(const fp4moe_call *c) {
 
 static void count_stats(const fp4moe_call *c, fp4moe_stats *stats) {
   stats->active_experts = c->actives;
-  stats->weight_bytes = c->actives * c->layer->shape.bytes;
+  stats->weight_bytes = c->actives * fp4moe_layer_bytes(c->layer) / c->layer->desc.experts;
   stats->threads = c->workers;
   if (stats->expert_rows)
     memcpy(stats->expert_rows, c->total, c->layer->desc.experts * sizeof *c->total);
 }
 
-static void set_phase(fp4moe_call *c, int which, fp4moe_unit_fn *run, size_t units, size_t most) {
+/* A phase of units without weights: one queue. */
+static void set_phase(fp4moe_call *c, int which, fp4moe_unit_fn *run, size_t units) {
   fp4moe_phase *p = &c->phase[which];
   p->call = c->published;
   p->run = run;
-  p->units = units;
-  p->most = most;
-  atomic_init(&p->next, 0);
+  p->units = p->most = units;
+  p->shards = 1;
+  atomic_init(&p->queue[0].next, 0);
+  p->queue[0].end = units;
   atomic_init(&p->end_ns, 0);
   atomic_init(&p->ended, 0);
+}
+
+/* A queue for each shard. */
+static void set_matmul_phase(fp4moe_call *c, int which, fp4moe_unit_fn *run, int phase) {
+  fp4moe_phase *p = &c->phase[which];
+  set_phase(c, which, run, fp4moe_call_units(c, phase));
+  p->most = fp4moe_call_most(c, phase);
+  p->shards = c->layer->shards;
+  for (size_t s = 0; s < p->shards; s++) {
+    atomic_init(&p->queue[s].next, fp4moe_call_first_unit(c, phase, s));
+    p->queue[s].end = fp4moe_call_first_unit(c, phase, s + 1);
+  }
 }
 
 /* The piece's rows, units and counters: one thread's work. Few tokens are quantised on the way. */
@@ -339,12 +368,10 @@ static void begin_piece(fp4moe_call *c, size_t token0, size_t tokens) {
     fp4moe_quant_x(c, 0, 1, c->scratch);
     x_units = 0;
   }
-  set_phase(c, FP4MOE_QUANT_X_PHASE, fp4moe_quant_x, x_units, x_units);
-  set_phase(c, FP4MOE_QUANT_H_PHASE, fp4moe_quant_h_rows, h_units, h_units);
-  set_phase(c, FP4MOE_GATE_UP_PHASE, unit_gate_up, fp4moe_call_units(c, FP4MOE_GATE_UP),
-            fp4moe_call_most(c, FP4MOE_GATE_UP));
-  set_phase(c, FP4MOE_DOWN_PHASE, c->form.unreduced ? unit_rows : unit_down,
-            fp4moe_call_units(c, FP4MOE_DOWN), fp4moe_call_most(c, FP4MOE_DOWN));
+  set_phase(c, FP4MOE_QUANT_X_PHASE, fp4moe_quant_x, x_units);
+  set_phase(c, FP4MOE_QUANT_H_PHASE, fp4moe_quant_h_rows, h_units);
+  set_matmul_phase(c, FP4MOE_GATE_UP_PHASE, unit_gate_up, FP4MOE_GATE_UP);
+  set_matmul_phase(c, FP4MOE_DOWN_PHASE, c->form.unreduced ? unit_rows : unit_down, FP4MOE_DOWN);
   *c->published = *c;
 }
 

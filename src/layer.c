@@ -18,7 +18,7 @@ static fp4moe_status check_sizes(const fp4moe_layer_desc *d) {
                          sizes[i].name, sizes[i].value, group, (size_t)1 << 20);
   if (!d->experts || d->experts > 65536)
     return fp4moe_fail(FP4MOE_INVALID, "experts is %zu, expected 1..65536", d->experts);
-  return FP4MOE_OK;
+  return fp4moe_shards_check(d->shards);
 }
 
 static fp4moe_status check_input_scale(const char *name, float scale) {
@@ -74,6 +74,8 @@ static fp4moe_status make_empty(fp4moe_context *ctx, const fp4moe_layer_desc *d,
   layer->ctx = ctx;
   layer->desc = *d;
   fp4moe_shape_of(d, &layer->shape);
+  layer->shards = 1;
+  fp4moe_shards_cut(&layer->shape, 1, layer->shard);
   layer->state = calloc(d->experts, sizeof *layer->state);
   if (!layer->state) {
     fp4moe_layer_destroy(layer);
@@ -87,16 +89,9 @@ fp4moe_status fp4moe_layer_make(fp4moe_context *ctx, const fp4moe_layer_desc *d,
                                 fp4moe_layer **out) {
   fp4moe_layer *layer;
   fp4moe_status status = make_empty(ctx, d, &layer);
-  if (status) return status;
-  layer->records = fp4moe_context_allocate(ctx, fp4moe_layer_bytes(layer));
-  if (!layer->records) {
-    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu experts of %zu packed bytes", d->experts,
-                         layer->shape.bytes);
-    fp4moe_layer_destroy(layer);
-    return status;
-  }
-  *out = layer;
-  return FP4MOE_OK;
+  if (!status && (status = fp4moe_shards_make(layer))) fp4moe_layer_destroy(layer);
+  if (!status) *out = layer;
+  return status;
 }
 
 static fp4moe_status take_desc(const fp4moe_context *ctx, const fp4moe_layer_desc *desc,
@@ -163,17 +158,13 @@ void fp4moe_layer_destroy(fp4moe_layer *layer) {
   if (layer->mapped.data) {
     if (layer->mapped.release)
       layer->mapped.release(layer->mapped.user, layer->mapped.data, layer->mapped.bytes);
-  } else if (layer->records) {
-    fp4moe_context_release(layer->ctx, layer->records, fp4moe_layer_bytes(layer));
+  } else {
+    fp4moe_shards_release(layer);
   }
   free_plans(layer->kept);
   pthread_mutex_destroy(&layer->plan_lock);
   free(layer->state);
   free(layer);
-}
-
-size_t fp4moe_layer_bytes(const fp4moe_layer *layer) {
-  return layer->desc.experts * layer->shape.bytes;
 }
 
 fp4moe_status fp4moe_layer_claim(fp4moe_layer *layer, size_t e) {
@@ -191,7 +182,7 @@ fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
   fp4moe_status status = fp4moe_take_struct(&w, sizeof w, weights, "fp4moe_expert_weights");
   if (!status) status = fp4moe_layer_claim(layer, e);
   if (status) return status;
-  status = fp4moe_record_pack(&layer->desc, &layer->shape, &w, fp4moe_layer_record(layer, e));
+  status = fp4moe_shards_pack(layer, e, &w);
   atomic_store(&layer->state[e], status ? 0 : 2);
   return status;
 }
@@ -199,7 +190,7 @@ fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
 /* A record that another class has packed may be without. */
 static fp4moe_status check_input_scales(const fp4moe_layer *layer) {
   for (size_t e = 0; e < layer->desc.experts && fp4moe_reads_input_scales(&layer->desc); e++) {
-    const float *globals = (const void *)(fp4moe_layer_record(layer, e) + layer->shape.globals);
+    const float *globals = fp4moe_layer_globals(layer, e);
     for (int i = FP4MOE_INPUT_SCALES; i < FP4MOE_INPUT_SCALES + 2; i++)
       if (!fp4moe_is_input_scale(globals[i]))
         return fp4moe_fail(FP4MOE_INVALID, "expert %zu has no input scale of %s", e,
@@ -260,7 +251,7 @@ size_t fp4moe_layer_kernel_names(const fp4moe_layer *layer, const uint32_t *expe
   if (cap) buf[0] = 0;
   for (size_t e = 0; e < layer->desc.experts; e++)
     for (int phase = 0; phase < FP4MOE_PHASES && expert_rows[e]; phase++) {
-      const fp4moe_record *record = (const void *)fp4moe_layer_record(layer, e);
+      const fp4moe_record *record = (const void *)fp4moe_layer_record(layer, 0, e);
       const fp4moe_recipe *r = fp4moe_plan_recipe(plan, record, phase, expert_rows[e]);
       add_name(buf, cap, &used, r->gemv);
       add_name(buf, cap, &used, r->unpack);

@@ -6,22 +6,37 @@
 
 #include "context.h"
 
-/* Geometry of a layer's records; all experts have the same. Offsets in bytes (layout.h). */
+/* Geometry of records, of a whole layer or of one shard; all experts have the same. Offsets in
+ * bytes (layout.h). */
 typedef struct fp4moe_shape {
-  size_t hidden, intermediate, group;
+  size_t hidden, intermediate, group; /* of the layer */
   int gated;
+  uint32_t shard, shards;   /* which of how many; 0, 1: the whole */
   size_t panels13, panels2; /* gate and up together; down */
   size_t w13, w2, s13, s2;  /* panels and scales */
   size_t globals, b13, b2, bytes;
 } fp4moe_shape;
 
+/* Of the whole layer; offsets and bytes from the rest. */
 void fp4moe_shape_of(const fp4moe_layer_desc *desc, fp4moe_shape *shape);
+void fp4moe_shape_lay_out(fp4moe_shape *shape);
+
+enum { FP4MOE_MAX_SHARDS = 16 };
+
+/* A part of every expert, by output rows, in an arena of its own. */
+typedef struct fp4moe_shard {
+  fp4moe_shape shape;
+  size_t first13, first2; /* its first panels, among the layer's */
+  uint8_t *records;       /* [experts] of shape.bytes; never written where they are mapped */
+  int node;               /* memory node that the arena was asked for, -1: none */
+} fp4moe_shard;
 
 struct fp4moe_layer {
   fp4moe_context *ctx;
   fp4moe_layer_desc desc;
-  fp4moe_shape shape;
-  uint8_t *records;      /* [experts] of shape.bytes; never written where they are mapped */
+  fp4moe_shape shape; /* the whole */
+  size_t shards;
+  fp4moe_shard shard[FP4MOE_MAX_SHARDS];
   atomic_uchar *state;   /* [experts]: 0 unset, 1 being packed, 2 packed */
   fp4moe_records mapped; /* the caller's, read in place; data NULL: records are our own */
   int finished;
@@ -42,11 +57,40 @@ static inline const fp4moe_plan *fp4moe_layer_plan(const fp4moe_layer *layer) {
 /* Selects from the context's present table and makes that the layer's plan. */
 fp4moe_status fp4moe_layer_select(fp4moe_layer *layer);
 
-static inline uint8_t *fp4moe_layer_record(const fp4moe_layer *layer, size_t e) {
-  return layer->records + e * layer->shape.bytes;
+static inline uint8_t *fp4moe_layer_record(const fp4moe_layer *layer, size_t shard, size_t e) {
+  return layer->shard[shard].records + e * layer->shard[shard].shape.bytes;
 }
 
-/* A layer without records. */
+/* The globals of an expert, which each shard has. */
+static inline const float *fp4moe_layer_globals(const fp4moe_layer *layer, size_t e) {
+  return (const float *)(void *)(fp4moe_layer_record(layer, 0, e) + layer->shard[0].shape.globals);
+}
+
+/* Cuts a layer into shards without records (shard.c): each has whole 32-column groups of h and
+ * whole output panels, as equal as these allow; some may have none. */
+void fp4moe_shards_cut(const fp4moe_shape *whole, size_t shards, fp4moe_shard *shard);
+
+/* INVALID: a desc asks for more than there may be. */
+fp4moe_status fp4moe_shards_check(size_t shards);
+
+/* Cuts a new layer as its desc wants, 0 being one shard per node of the context; an arena for each
+ * on its node. NO_MEMORY. */
+fp4moe_status fp4moe_shards_make(fp4moe_layer *layer);
+void fp4moe_shards_release(fp4moe_layer *layer);
+
+/* Expert e into all shards, from weights or from a verified whole record. */
+fp4moe_status fp4moe_shards_pack(fp4moe_layer *layer, size_t e,
+                                 const fp4moe_expert_weights *weights);
+void fp4moe_shards_copy(fp4moe_layer *layer, size_t e, const uint8_t *record);
+
+/* The shard that a worker on `node` begins with: one of the node's, else any; workers of a node
+ * spread over its shards. */
+size_t fp4moe_shards_home(const fp4moe_layer *layer, int node, size_t worker);
+
+/* One line about a layer's shards and nodes. */
+void fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t);
+
+/* A layer without records, in one shard. */
 fp4moe_status fp4moe_layer_new(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
                                fp4moe_layer **layer);
 
@@ -57,8 +101,15 @@ fp4moe_status fp4moe_layer_claim(fp4moe_layer *layer, size_t e);
 fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
                                  const fp4moe_expert_weights *weights, uint8_t *record);
 
-/* The checkpoint's bytes again: codes [N][K/2], scales [N][K/group] of a projection (0 gate, 1 up,
- * 2 down), densely. */
+/* The shard's part of a whole record. */
+void fp4moe_record_split(const fp4moe_layer_desc *desc, const fp4moe_shape *whole,
+                         const uint8_t *record, const fp4moe_shard *shard, uint8_t *out);
+
+/* The whole record [shape.bytes] of an expert again, from its shards. */
+void fp4moe_layer_whole_record(const fp4moe_layer *layer, size_t e, uint8_t *out);
+
+/* The checkpoint's bytes again, of a whole record: codes [N][K/2], scales [N][K/group] of a
+ * projection (0 gate, 1 up, 2 down), densely. */
 void fp4moe_record_restore(const fp4moe_shape *shape, const uint8_t *record, int projection,
                            uint8_t *codes, uint8_t *scales);
 

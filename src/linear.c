@@ -14,7 +14,7 @@ static fp4moe_status check_sizes(const fp4moe_linear_desc *d) {
                        group, most);
   if (!d->experts || d->experts > 65536)
     return fp4moe_fail(FP4MOE_INVALID, "experts is %zu, expected 1..65536", d->experts);
-  return FP4MOE_OK;
+  return fp4moe_shards_check(d->shards);
 }
 
 /* As a layer; both input scales are the one, of which the second is read. */
@@ -28,7 +28,8 @@ static fp4moe_layer_desc layer_of(const fp4moe_linear_desc *d) {
                              .activation = {.kind = (fp4moe_activation_kind)FP4MOE_LINEAR},
                              .input_global = d->input_global,
                              .input_scale_gate_up = d->input_scale,
-                             .input_scale_down = d->input_scale};
+                             .input_scale_down = d->input_scale,
+                             .shards = d->shards};
 }
 
 fp4moe_status fp4moe_linear_begin(fp4moe_context *ctx, const fp4moe_linear_desc *desc,
@@ -80,6 +81,11 @@ size_t fp4moe_linear_workspace_bytes(const fp4moe_linear *linear, const fp4moe_l
 
 size_t fp4moe_linear_workspace_min_bytes(const fp4moe_linear *linear, const fp4moe_limits *limits) {
   return linear ? fp4moe_workspace_min_bytes(&linear->layer, limits) : 0;
+}
+
+fp4moe_status fp4moe_linear_nodes(const fp4moe_linear *linear, fp4moe_node_bytes *nodes, size_t cap,
+                                  size_t *count) {
+  return fp4moe_layer_nodes(linear ? &linear->layer : NULL, nodes, cap, count);
 }
 
 fp4moe_status fp4moe_linear_explain(fp4moe_linear *linear, const fp4moe_problem *problem, char *buf,

@@ -44,7 +44,7 @@ fp4moe_status fp4moe_layer_set_record(fp4moe_layer *layer, size_t e, const void 
   if (!status) status = fp4moe_layer_claim(layer, e);
   if (status) return status;
   status = fp4moe_record_verify(&layer->desc, &layer->shape, record);
-  if (!status) memcpy(fp4moe_layer_record(layer, e), record, layer->shape.bytes);
+  if (!status) fp4moe_shards_copy(layer, e, record);
   atomic_store(&layer->state[e], status ? 0 : 2);
   return status;
 }
@@ -72,14 +72,17 @@ fp4moe_status fp4moe_layer_map(fp4moe_context *ctx, const fp4moe_layer_desc *des
   fp4moe_status status = fp4moe_take_struct(&r, sizeof r, records, "fp4moe_records");
   if (!status) status = fp4moe_layer_new(ctx, desc, out ? &layer : NULL);
   if (status) return status;
-  status = check_records(layer, &r);
+  if (layer->desc.shards > 1)
+    status =
+        fp4moe_fail(FP4MOE_INVALID, "shards is %zu, mapped records make one", layer->desc.shards);
+  if (!status) status = check_records(layer, &r);
   if (!status) {
-    layer->records = (uint8_t *)(uintptr_t)r.data;
+    layer->shard[0].records = (uint8_t *)(uintptr_t)r.data;
     for (size_t e = 0; e < layer->desc.experts; e++) atomic_store(&layer->state[e], 2);
     status = fp4moe_layer_finish(layer);
   }
   if (status) {
-    layer->records = NULL;
+    layer->shard[0].records = NULL;
     fp4moe_layer_destroy(layer);
     return status;
   }

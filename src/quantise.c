@@ -27,17 +27,17 @@ int fp4moe_call_dynamic(const fp4moe_call *c) {
 }
 
 /* G of an expert's rows in a phase: 1 where it is each row's own, or the class has none. */
-static float inverse_of(const fp4moe_call *c, const uint8_t *record, int phase) {
+static float inverse_of(const fp4moe_call *c, const float *globals, int phase) {
   const fp4moe_layer_desc *d = &c->layer->desc;
-  const float *globals = (const void *)(record + c->layer->shape.globals);
   if (fp4moe_call_x_by_row(c)) return 1 / globals[FP4MOE_INPUT_SCALES + phase];
   if (!is_nvfp4(c) || fp4moe_call_dynamic(c)) return 1;
   return 1 / (phase == FP4MOE_DOWN ? d->input_scale_down : d->input_scale_gate_up);
 }
 
-float fp4moe_sum_scale(const fp4moe_call *c, const uint8_t *record, int phase, float global) {
+float fp4moe_sum_scale(const fp4moe_call *c, const float *globals, int phase, int projection) {
+  float global = globals[projection];
   if (c->plan->act_class == FP4MOE_ACT_I8) return 0.5f * global; /* i8 codes are 2 * e2m1 */
-  return global / inverse_of(c, record, phase);
+  return global / inverse_of(c, globals, phase);
 }
 
 void fp4moe_scale_rows(const fp4moe_call *c, int phase, size_t row, size_t rows, size_t columns,
@@ -91,7 +91,7 @@ size_t fp4moe_quant_x(const fp4moe_call *c, size_t unit, size_t n, uint8_t *scra
     while (by_row && i >= (size_t)a->first + a->rows) a++;
     fp4moe_dtype dtype;
     const void *x = weighted_x(c, by_row ? c->row_token[i] : i, room, &dtype);
-    float inverse = c->x_scale ? dynamic_inverse(x, dtype, k) : inverse_of(c, a->record, phase);
+    float inverse = c->x_scale ? dynamic_inverse(x, dtype, k) : inverse_of(c, a->globals, phase);
     if (c->x_scale) c->x_scale[i] = 1 / inverse;
     c->plan->quant->fn.quant(x, dtype, k, c->x + i * c->x_row_bytes, 0, k, inverse);
   }
@@ -130,7 +130,7 @@ static void quant_ended_groups(const fp4moe_call *c, const fp4moe_unit1 *u, size
 
 void fp4moe_quant_h(const fp4moe_call *c, const fp4moe_unit1 *u, const float *h, size_t column,
                     size_t columns) {
-  float inverse = inverse_of(c, u->active->record, FP4MOE_DOWN);
+  float inverse = inverse_of(c, u->active->globals, FP4MOE_DOWN);
   if (c->h_wide) keep_wide(c, u, h, column, columns);
   if (c->group_done) quant_ended_groups(c, u, column, columns, inverse);
   for (size_t r = 0; r < u->rows && !c->h_wide; r++)

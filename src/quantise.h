@@ -15,9 +15,10 @@ fp4moe_unit_fn fp4moe_quant_x, fp4moe_quant_h_rows;
 void fp4moe_quant_h(const fp4moe_call *call, const fp4moe_unit1 *u, const float *h, size_t column,
                     size_t columns);
 
-/* What a phase's sums of an expert are multiplied with, for a projection of this global; and before
- * that, dynamic globals only, each row by its own: rows [row, row + rows) of the row arrays. */
-float fp4moe_sum_scale(const fp4moe_call *call, const uint8_t *record, int phase, float global);
+/* What a phase's sums of an expert are multiplied with, by projection: 0 gate, 1 up, 2 down; and
+ * before that, dynamic globals only, each row by its own: rows [row, row + rows) of the row arrays.
+ */
+float fp4moe_sum_scale(const fp4moe_call *call, const float *globals, int phase, int projection);
 void fp4moe_scale_rows(const fp4moe_call *call, int phase, size_t row, size_t rows, size_t columns,
                        float *acc);
 

@@ -20,6 +20,12 @@ void fp4moe_shape_of(const fp4moe_layer_desc *desc, fp4moe_shape *s) {
   s->gated = desc->activation.gated;
   s->panels13 = fp4moe_is_linear(desc) ? 0 : fp4_panels(i) * (s->gated ? 2 : 1);
   s->panels2 = fp4_panels(h);
+  s->shards = 1;
+  fp4moe_shape_lay_out(s);
+}
+
+void fp4moe_shape_lay_out(fp4moe_shape *s) {
+  size_t h = s->hidden, i = s->intermediate;
   s->w13 = fp4_align(sizeof(fp4moe_record));
   s->w2 = s->w13 + s->panels13 * fp4_panel_bytes(h);
   s->s13 = s->w2 + s->panels2 * fp4_panel_bytes(i);
@@ -168,7 +174,9 @@ static fp4moe_record header_of(const fp4moe_layer_desc *desc, const fp4moe_shape
                      .s2 = s->s2,
                      .globals = s->globals,
                      .b13 = s->b13,
-                     .b2 = s->b2};
+                     .b2 = s->b2,
+                     .shard = s->shard,
+                     .others = s->shards - 1};
   return h;
 }
 
@@ -179,6 +187,11 @@ static void zero_gaps(const fp4moe_shape *s, uint8_t *record) {
   memset(record + s13_end, 0, s->s2 - s13_end);
   memset(record + s2_end, 0, s->b13 - s2_end);
   memset(record + s->b2, 0, s->bytes - s->b2);
+}
+
+static void close_record(const fp4moe_shape *s, fp4moe_record *header, uint8_t *record) {
+  header->checksum = fp4moe_checksum(record + s->w13, s->bytes - s->w13);
+  memcpy(record, header, sizeof *header);
 }
 
 fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
@@ -203,9 +216,63 @@ fp4moe_status fp4moe_record_pack(const fp4moe_layer_desc *desc, const fp4moe_sha
       header.flags |= i == 2 ? FP4MOE_RECORD_WIDE_2 : FP4MOE_RECORD_WIDE_13;
     if (w[i]->bias) header.flags |= i == 2 ? FP4MOE_RECORD_BIAS_2 : FP4MOE_RECORD_BIAS_13;
   }
-  header.checksum = fp4moe_checksum(record + shape->w13, shape->bytes - shape->w13);
-  memcpy(record, &header, sizeof header);
+  close_record(shape, &header, record);
   return FP4MOE_OK;
+}
+
+/* Neighbouring bytes of the whole record and of a shard's. */
+typedef struct {
+  size_t whole, part, bytes;
+} span;
+enum { SPANS = 7 };
+
+static void find_spans(const fp4moe_shape *w, const fp4moe_shard *shard, span out[SPANS]) {
+  const fp4moe_shape *s = &shard->shape;
+  const struct {
+    size_t whole, part, first, panels, bytes; /* of a panel */
+  } parts[SPANS] = {
+      {w->w13, s->w13, shard->first13, s->panels13, fp4_panel_bytes(s->hidden)},
+      {w->w2, s->w2, shard->first2, s->panels2, fp4_panel_bytes(s->intermediate)},
+      {w->s13, s->s13, shard->first13, s->panels13, fp4_panel_scale_bytes(s->hidden, s->group)},
+      {w->s2, s->s2, shard->first2, s->panels2, fp4_panel_scale_bytes(s->intermediate, s->group)},
+      {w->globals, s->globals, 0, 1, FP4MOE_ALIGN},
+      {w->b13, s->b13, shard->first13, s->panels13, FP4MOE_PANEL * sizeof(float)},
+      {w->b2, s->b2, shard->first2, s->panels2, FP4MOE_PANEL * sizeof(float)},
+  };
+  for (size_t i = 0; i < SPANS; i++)
+    out[i] = (span){parts[i].whole + parts[i].first * parts[i].bytes, parts[i].part,
+                    parts[i].panels * parts[i].bytes};
+}
+
+/* A record whose parts are there gets its header, with the flags of another. */
+static void head_record(const fp4moe_layer_desc *desc, const fp4moe_shape *s, const uint8_t *other,
+                        uint8_t *record) {
+  fp4moe_record header = header_of(desc, s), from;
+  memcpy(&from, other, sizeof from);
+  header.flags = from.flags;
+  close_record(s, &header, record);
+}
+
+void fp4moe_record_split(const fp4moe_layer_desc *desc, const fp4moe_shape *whole,
+                         const uint8_t *record, const fp4moe_shard *shard, uint8_t *out) {
+  span spans[SPANS];
+  find_spans(whole, shard, spans);
+  zero_gaps(&shard->shape, out);
+  for (size_t i = 0; i < SPANS; i++)
+    memcpy(out + spans[i].part, record + spans[i].whole, spans[i].bytes);
+  head_record(desc, &shard->shape, record, out);
+}
+
+void fp4moe_layer_whole_record(const fp4moe_layer *layer, size_t e, uint8_t *out) {
+  span spans[SPANS];
+  zero_gaps(&layer->shape, out);
+  for (size_t s = 0; s < layer->shards; s++) {
+    const uint8_t *part = fp4moe_layer_record(layer, s, e);
+    find_spans(&layer->shape, &layer->shard[s], spans);
+    for (size_t i = 0; i < SPANS; i++)
+      memcpy(out + spans[i].whole, part + spans[i].part, spans[i].bytes);
+  }
+  head_record(&layer->desc, &layer->shape, fp4moe_layer_record(layer, 0, e), out);
 }
 
 void fp4moe_record_restore(const fp4moe_shape *shape, const uint8_t *record, int projection,
@@ -228,11 +295,13 @@ fp4moe_status fp4moe_record_check(const fp4moe_layer_desc *desc, const fp4moe_sh
   want.checksum = have.checksum;
   if (memcmp(&want, &have, sizeof have) == 0) return FP4MOE_OK;
   return fp4moe_fail(FP4MOE_INVALID,
-                     "record header: magic %016llx version %u layout %u flags %x, %llu bytes; "
-                     "expected %016llx version %u layout %u flags %x, %llu bytes of this shape",
+                     "record header: magic %016llx version %u layout %u flags %x shard %u, %llu "
+                     "bytes; expected %016llx version %u layout %u flags %x shard %u, %llu bytes "
+                     "of this shape",
                      (unsigned long long)have.magic, have.version, have.layout, have.flags,
-                     (unsigned long long)have.bytes, (unsigned long long)want.magic, want.version,
-                     want.layout, want.flags, (unsigned long long)want.bytes);
+                     have.shard, (unsigned long long)have.bytes, (unsigned long long)want.magic,
+                     want.version, want.layout, want.flags, want.shard,
+                     (unsigned long long)want.bytes);
 }
 
 fp4moe_status fp4moe_record_verify(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,

@@ -37,6 +37,7 @@ void check_router(void);
 void check_contract(void);
 void check_linear(void);
 void check_dispatch(void);
+void check_shards(void);
 
 /* ---- Registering ---- */
 

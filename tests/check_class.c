@@ -244,7 +244,7 @@ static void refused_experts(void) {
   REFUSED(fp4moe_layer_set_expert(layer, 0, &w), FP4MOE_INVALID, "down.input_scale is");
   w = random_layer_expert(m, 0);
   CHECK(!fp4moe_layer_set_expert(layer, 0, &w), "%s", fp4moe_error_detail());
-  float *globals = (void *)(fp4moe_layer_record(layer, 0) + layer->shape.globals);
+  float *globals = (float *)(uintptr_t)fp4moe_layer_globals(layer, 0);
   globals[FP4MOE_INPUT_SCALES + 1] = 0; /* as a record that was packed without */
   REFUSED(fp4moe_layer_finish(layer), FP4MOE_INVALID, "expert 0 has no input scale of down");
   fp4moe_layer_destroy(layer);

@@ -77,9 +77,21 @@ static size_t count_files(void) {
 
 /* ---- The same bits ---- */
 
+/* The whole records of a layer, whatever its shards. */
+static uint8_t *records_of(const fp4moe_layer *layer) {
+  size_t each = layer->shape.bytes;
+  uint8_t *all = aligned_alloc(64, layer->desc.experts * each);
+  for (size_t e = 0; e < layer->desc.experts; e++)
+    fp4moe_layer_whole_record(layer, e, all + e * each);
+  return all;
+}
+
 static void compare_layers(const char *what, const fp4moe_layer *a, const fp4moe_layer *b) {
-  if (!CHECK(a && b && fp4moe_layer_bytes(a) == fp4moe_layer_bytes(b), "%s: sizes", what)) return;
-  CHECK_SAME(b->records, a->records, fp4moe_layer_bytes(a), 1, what);
+  if (!CHECK(a && b && !memcmp(&a->shape, &b->shape, sizeof a->shape), "%s: sizes", what)) return;
+  uint8_t *of_a = records_of(a), *of_b = records_of(b);
+  CHECK_SAME(of_b, of_a, a->desc.experts * a->shape.bytes, 1, what);
+  free(of_a);
+  free(of_b);
   CHECK(!memcmp(&a->desc, &b->desc, sizeof a->desc), "%s: desc", what);
   CHECK(fp4moe_plan_same(fp4moe_layer_plan(a), fp4moe_layer_plan(b)), "%s: plan", what);
 }
@@ -558,11 +570,13 @@ static void test_records(void) {
   fp4moe_checkpoint *from = io_open_checkpoint(io_data_path("dsv4_mxfp4"));
   fp4moe_layer *layer = load(from), *mapped = NULL;
   const fp4moe_layer_desc *desc = &layer->desc;
-  size_t bytes = fp4moe_layer_bytes(layer);
+  size_t bytes = desc->experts * layer->shape.bytes;
   CHECK(fp4moe_record_bytes(desc) * desc->experts == bytes, "bytes");
+  uint8_t *all = records_of(layer);
   uint8_t *memory =
       mmap(NULL, bytes + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  memcpy(memory, layer->records, bytes);
+  memcpy(memory, all, bytes);
+  free(all);
   fp4moe_records r = {sizeof r, memory + 8, bytes, 1, count_release, &released};
   io_says(fp4moe_layer_map(context, desc, &r, &mapped), FP4MOE_INVALID, fp4moe_error_detail(),
           "multiple of 64", "alignment");

@@ -152,6 +152,7 @@ static void pack_and_restore(void) {
   for (int format = 0; format < 2; format++) {
     fp4moe_layer_desc d = {sizeof d,       96, 160, 3, (fp4moe_format)format, FP4MOE_PRECISION_F32,
                            activations[0], 0};
+    d.shards = 1;
     random_layer *m = random_layer_new(&d, 1, NULL);
     fp4moe_layer *layer = NULL;
     CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
@@ -159,13 +160,13 @@ static void pack_and_restore(void) {
       for (int p = 0; p < 3; p++) {
         size_t cb = m->n[p] * m->k[p] / 2, sb = m->n[p] * (m->k[p] / m->group);
         uint8_t *codes = malloc(cb), *scales = malloc(sb);
-        fp4moe_record_restore(&layer->shape, fp4moe_layer_record(layer, e), p, codes, scales);
+        fp4moe_record_restore(&layer->shape, fp4moe_layer_record(layer, 0, e), p, codes, scales);
         CHECK_SAME(codes, m->codes[p] + e * cb, cb, 1, "codes");
         CHECK_SAME(scales, m->scales[p] + e * sb, sb, 1, "scales");
         free(codes);
         free(scales);
       }
-    uint8_t *record = fp4moe_layer_record(layer, 1);
+    uint8_t *record = fp4moe_layer_record(layer, 0, 1);
     CHECK(!fp4moe_record_verify(&d, &layer->shape, record), "%s", fp4moe_error_detail());
     record[layer->shape.w2 + 5] ^= 1;
     CHECK(fp4moe_record_verify(&d, &layer->shape, record) == FP4MOE_INVALID, "a flipped bit");

@@ -3,7 +3,8 @@
  * For every preset, an LM head and every token count the units of both phases are handed to
  * simulated workers by the rule of forward.c, whoever is free takes the next run. Load is the time
  * until the last worker ends, summed over the two phases (a barrier lies between), over the mean:
- * at most 1.1. One exception has its own figure (bound_of). */
+ * at most 1.1. One exception has its own figure (bound_of). With two shards each worker begins with
+ * one of them. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,7 @@ static void draw_ids(int32_t *ids, size_t tokens, size_t top_k, size_t experts) 
 }
 
 static list *make_list(fp4moe_context *ctx, const preset *p, fp4moe_precision precision,
-                       size_t tokens) {
+                       size_t tokens, size_t shards) {
   list *l = calloc(1, sizeof *l);
   l->layer.ctx = ctx;
   l->layer.desc = (fp4moe_layer_desc){sizeof l->layer.desc,
@@ -47,8 +48,10 @@ static list *make_list(fp4moe_context *ctx, const preset *p, fp4moe_precision pr
                                       p->activation,
                                       p->router_weight_on_input};
   fp4moe_shape_of(&l->layer.desc, &l->layer.shape);
-  l->layer.shape.bytes = sizeof(fp4moe_record);
-  l->layer.records = calloc(p->experts, sizeof(fp4moe_record));
+  l->layer.shards = shards;
+  fp4moe_shards_cut(&l->layer.shape, shards, l->layer.shard);
+  for (size_t s = 0; s < shards; s++) l->layer.shard[s].shape.bytes = sizeof(fp4moe_record);
+  l->layer.shard[0].records = calloc(p->experts, sizeof(fp4moe_record));
   CHECK(!fp4moe_context_select(ctx, &l->layer.desc, &l->plan), "%s: %s", p->name,
         fp4moe_error_detail());
   l->ids = malloc(tokens * p->top_k * sizeof *l->ids);
@@ -77,7 +80,7 @@ static void free_list(list *l) {
   free(l->workspace);
   free(l->ids);
   free(l->weights);
-  free(l->layer.records);
+  free(l->layer.shard[0].records);
   free(l);
 }
 
@@ -85,14 +88,23 @@ static void free_list(list *l) {
 static double simulate(const fp4moe_call *c, int phase, size_t workers, double *work) {
   double clock[128] = {0}, last = 0;
   size_t units = fp4moe_call_units(c, phase), most = fp4moe_call_most(c, phase);
-  for (size_t at = 0; at < units;) {
-    size_t n = (units - at) / (c->share * workers), w = 0;
+  size_t shards = c->layer->shards, at[FP4MOE_MAX_SHARDS], end[FP4MOE_MAX_SHARDS];
+  for (size_t s = 0; s < shards; s++) {
+    at[s] = fp4moe_call_first_unit(c, phase, s);
+    end[s] = fp4moe_call_first_unit(c, phase, s + 1);
+  }
+  while (units) {
+    size_t w = 0, s;
     for (size_t i = 1; i < workers; i++)
       if (clock[i] < clock[w]) w = i;
+    for (s = w % shards; at[s] == end[s];) s = (s + 1) % shards;
+    size_t n = (end[s] - at[s]) * shards / (c->share * workers);
     if (n > most) n = most;
+    if (n > end[s] - at[s]) n = end[s] - at[s];
     if (!n) n = 1;
-    for (size_t i = 0; i < n; i++) {
-      double cost = fp4moe_unit_cost(c, phase, at++);
+    units -= n;
+    while (n--) {
+      double cost = fp4moe_unit_cost(c, phase, at[s]++);
       clock[w] += cost;
       *work += cost;
     }
@@ -115,22 +127,23 @@ static double bound_of(const preset *p, fp4moe_precision precision, size_t token
   return one_expert ? 1.15 : 1.1;
 }
 
-static void balanced_preset(fp4moe_context *ctx, const preset *p, fp4moe_precision precision) {
+static void balanced_preset(fp4moe_context *ctx, const preset *p, fp4moe_precision precision,
+                            size_t shards) {
   static const size_t tokens[] = {1, 8, 64, 512}, workers[] = {16, 64, 96, 128};
   for (size_t m = 0; m < 4; m++) {
-    list *l = make_list(ctx, p, precision, tokens[m]);
+    list *l = make_list(ctx, p, precision, tokens[m], shards);
     for (size_t w = 0; w < 4; w++) {
       double load = load_of(&l->call, workers[w]);
       CHECK(load <= bound_of(p, precision, tokens[m]) + 1e-9,
-            "%s class %d M %zu, %zu workers: load %.3f", p->name, (int)precision, tokens[m],
-            workers[w], load);
+            "%s class %d M %zu, %zu workers, %zu shards: load %.3f", p->name, (int)precision,
+            tokens[m], workers[w], shards, load);
     }
     free_list(l);
   }
 }
 
 /* Every preset, and an LM head: a linear of one matrix. */
-static void balanced(fp4moe_precision precision) {
+static void balanced(fp4moe_precision precision, size_t shards) {
   static const preset head = {
       "LM head", 200000, 2880, 1, 1, FP4MOE_MXFP4, {.kind = (fp4moe_activation_kind)FP4MOE_LINEAR},
       0,         0};
@@ -138,25 +151,27 @@ static void balanced(fp4moe_precision precision) {
   fp4moe_context *ctx = NULL;
   setenv("FP4MOE_TABLE", "none", 1);
   CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
-  for (size_t i = 0; i < preset_count; i++) balanced_preset(ctx, &presets[i], precision);
-  balanced_preset(ctx, &head, precision);
+  for (size_t i = 0; i < preset_count; i++) balanced_preset(ctx, &presets[i], precision, shards);
+  balanced_preset(ctx, &head, precision, shards);
   fp4moe_context_destroy(ctx);
   unsetenv("FP4MOE_TABLE");
 }
 
-static void balanced_bf16(void) { balanced(FP4MOE_PRECISION_BF16); }
-static void balanced_f32(void) { balanced(FP4MOE_PRECISION_F32); }
-static void balanced_int8(void) { balanced(FP4MOE_PRECISION_INT8); }
+static void balanced_bf16(void) { balanced(FP4MOE_PRECISION_BF16, 1); }
+static void balanced_f32(void) { balanced(FP4MOE_PRECISION_F32, 1); }
+static void balanced_int8(void) { balanced(FP4MOE_PRECISION_INT8, 1); }
+static void balanced_shards(void) { balanced(FP4MOE_PRECISION_BF16, 2); }
 
-/* Units cover every (row, panel) and every (token, panel, segment) exactly once. */
-static void covers_everything(void) {
+/* Units cover every (row, panel) and every (token, panel, segment) exactly once, none in two
+ * shards. */
+static void covers(size_t shards) {
   fp4moe_context *ctx = NULL;
   fp4moe_context_desc desc = {.struct_size = sizeof desc, .max_threads = 3};
   preset p = {"odd", 352, 160, 7, 3, FP4MOE_MXFP4, {.gated = 1}, 0, 0};
   CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
   static const size_t tokens[] = {1, 5, 40, 1030};
   for (size_t m = 0; m < 4; m++) {
-    list *l = make_list(ctx, &p, FP4MOE_PRECISION_BF16, tokens[m]);
+    list *l = make_list(ctx, &p, FP4MOE_PRECISION_BF16, tokens[m], shards);
     const fp4moe_call *c = &l->call;
     size_t cells = c->rows * c->layer->shape.panels13, seen = 0;
     uint8_t *cell = calloc(cells, 1);
@@ -164,6 +179,9 @@ static void covers_everything(void) {
       fp4moe_unit1 x;
       fp4moe_call_unit1(c, FP4MOE_GATE_UP, u, 1, &x);
       CHECK(x.rows >= 1 && x.rows <= FP4MOE_ROW_BLOCK, "%zu rows", x.rows);
+      CHECK(x.panel >= x.shard->first13 &&
+                x.panel + x.panels <= x.shard->first13 + x.shard->shape.panels13,
+            "unit %zu: panels from %zu in two shards", u, x.panel);
       for (size_t r = x.row; r < x.row + x.rows; r++)
         for (size_t q = x.panel; q < x.panel + x.panels; q++)
           seen += !cell[r * c->layer->shape.panels13 + q]++;
@@ -175,6 +193,9 @@ static void covers_everything(void) {
     for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_DOWN); u++) {
       fp4moe_unit2 x;
       fp4moe_call_unit2(c, u, 1, &x);
+      CHECK(x.panel >= x.shard->first2 &&
+                x.panel + x.panels <= x.shard->first2 + x.shard->shape.panels2,
+            "unit %zu: output panels from %zu in two shards", u, x.panel);
       for (size_t t = x.token; t < x.token + x.tokens; t++)
         for (size_t q = x.panel; q < x.panel + x.panels; q++)
           seen += !cell[(x.run * tokens[m] + t) * c->layer->shape.panels2 + q]++;
@@ -189,10 +210,16 @@ static void covers_everything(void) {
   fp4moe_context_destroy(ctx);
 }
 
+static void covers_everything(void) {
+  static const size_t shards[] = {1, 2, 3, 8, FP4MOE_MAX_SHARDS};
+  for (size_t i = 0; i < sizeof shards / sizeof *shards; i++) covers(shards[i]);
+}
+
 void check_tasks(void) {
   CU_pSuite s = check_suite("tasks");
   check_test(s, "cover everything", covers_everything);
   check_test(s, "balanced bf16", balanced_bf16);
   check_test(s, "balanced f32", balanced_f32);
   check_test(s, "balanced int8", balanced_int8);
+  check_test(s, "balanced shards", balanced_shards);
 }

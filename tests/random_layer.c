@@ -101,7 +101,8 @@ fp4moe_status random_layer_open(const random_layer *m, fp4moe_context *ctx, fp4m
 }
 
 static void restore_expert(random_layer *m, const fp4moe_layer *layer, size_t e) {
-  const uint8_t *record = fp4moe_layer_record(layer, e);
+  uint8_t *record = aligned_alloc(64, layer->shape.bytes);
+  fp4moe_layer_whole_record(layer, e, record);
   const float *globals = (const void *)(record + layer->shape.globals);
   for (int p = 0; p < 3; p++) {
     if (!has_projection(m, p)) continue;
@@ -116,6 +117,7 @@ static void restore_expert(random_layer *m, const fp4moe_layer *layer, size_t e)
       m->bias[p][e * m->n[p] + i] = bias[panel * 16 + i % 16];
     }
   }
+  free(record);
 }
 
 random_layer *random_layer_restore(const fp4moe_layer *layer) {

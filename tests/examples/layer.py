@@ -35,7 +35,8 @@ Activation = struct("fp4moe_activation", kind=c.c_int, gated=c.c_int, alpha=c.c_
 LayerDesc = struct("fp4moe_layer_desc", struct_size=c.c_size_t, hidden=c.c_size_t,
                    intermediate=c.c_size_t, experts=c.c_size_t, format=c.c_int,
                    precision=c.c_int, activation=Activation, router_weight_on_input=c.c_int,
-                   input_global=c.c_int, input_scale_gate_up=c.c_float, input_scale_down=c.c_float)
+                   input_global=c.c_int, input_scale_gate_up=c.c_float, input_scale_down=c.c_float,
+                   shards=c.c_size_t)
 CheckpointLayer = struct("fp4moe_checkpoint_layer", layer=c.c_size_t, prefix=c.c_char_p,
                          family=c.c_char_p, fp4=c.c_int, status=c.c_int, reason=c.c_char_p,
                          desc=LayerDesc, top_k=c.c_size_t, first_tensor=c.c_size_t,

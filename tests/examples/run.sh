@@ -41,7 +41,8 @@ check() {
 # libraries static|shared: what the linker is given for the two libraries of fp4moe
 libraries() {
   if [ "$1" = static ]; then
-    echo "$build/libfp4moe_io.a $build/libfp4moe.a"
+    echo "$build/libfp4moe_io.a $build/libfp4moe.a" \
+      "$(grep -q numa_available "$build/libfp4moe.a" && echo -lnuma)"
   else
     echo "-L$build -Wl,-rpath,$build -lfp4moe_io -lfp4moe"
   fi
