@@ -56,10 +56,12 @@ TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
 TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
 JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
 NUMA     := $(shell echo '\#include <numa.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
+HWLOC    := $(shell echo '\#include <hwloc.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
 PFM      := $(shell echo '\#include <perfmon/pfmlib_perf_event.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
-TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%), \
-            $(wildcard tests/*.c)) \
-            $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c)
+TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
+              $(if $(HWLOC),,tests/check_topology.c),$(wildcard tests/*.c)) \
+            $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c \
+              $(if $(HWLOC),topology.c))
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
 LIBS     := $(if $(NUMA),-lnuma) -lm -lpthread
@@ -102,10 +104,10 @@ WRAPPED  := malloc calloc realloc aligned_alloc free strdup strndup asprintf mma
             pwrite fsync rename
 $(B)/check: LDFLAGS += $(if $(JANSSON),$(WRAPPED:%=-Wl,--wrap=%))
 $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
-	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
+	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(HWLOC),-lhwloc) $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/src/numa.o: CPPFLAGS += $(if $(NUMA),-DFP4MOE_NUMA)
 $(B)/autotune/counters.o: CPPFLAGS += $(if $(PFM),-DFP4MOE_PFM)
-$(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO)
+$(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO) $(if $(HWLOC),,-DCHECK_NO_TOPOLOGY)
 
 # Fuzz targets (tests/fuzz/fuzz.h): over their corpus, and with clang's libFuzzer for a while each.
 FUZZ     := safetensors gguf packed table

@@ -1,13 +1,33 @@
-/* topology.h - hwloc's view of the machine, held against the library's own. */
+/* topology.h - hwloc's view of the machine: held against the library's own, and the placements of
+ * threads that are worth a try. */
 #ifndef FP4MOE_TOPOLOGY_H
 #define FP4MOE_TOPOLOGY_H
+
+#include <hwloc.h>
 
 #include "host.h"
 
 /* Writes hwloc's text in the form of host->topology. 0: hwloc could not say. */
 int topology_text(char *buf, size_t cap);
 
-/* 1: the library's fingerprint and hwloc agree. Else `difference` has one line with both. */
+/* 1: the library and hwloc agree on the fingerprint and, PU by PU, on what is allowed and where it
+ * lies. Else `difference` has one line with both. */
 int topology_agrees(const fp4moe_host *host, char *difference, size_t cap);
+
+/* Allowed PUs of a loaded topology, ascending; of this system those in the affinity mask. pus
+ * [FP4MOE_MAX_PUS]; returns how many. */
+size_t topology_pus(hwloc_topology_t topology, fp4moe_pu *pus);
+
+typedef struct topology_placement {
+  const char *name; /* as of fp4moe_context_desc.placement */
+  size_t count;
+  int pu[FP4MOE_MAX_PUS]; /* of thread 0, 1, ... */
+} topology_placement;
+
+/* Pure: the distinct placements of PUs [n], each of at most `quota` threads (0: no limit). Of those
+ * with the same PUs the first stands; of a single PU there is none beside others, since a schedule
+ * can have one worker too. Returns how many. */
+size_t topology_placements(const fp4moe_pu *pus, size_t n, size_t quota,
+                           topology_placement out[FP4MOE_PLACEMENTS]);
 
 #endif

@@ -186,6 +186,17 @@ typedef struct fp4moe_context_desc {
    * one for few, unless `kernels` forces only those for many), in all classes phase 2 has fewer
    * units, which matters above some 64 threads at few tokens. */
   int batch_invariant;
+  /* Own pool: where its threads are pinned, and how many there are where max_threads is 0 (at most
+   * the CPU quota): a list of allowed PUs such as "0-3,8", in the order of the threads, or a word:
+   *   per_core    one PU of each core                      (NULL is the same, but max_threads may
+   *   all_nodes   the same, memory nodes in turn            then exceed it: nothing is pinned)
+   *   one_node    one PU of each core of the node that has most
+   *   fast_cores  one PU of each core of the fastest kind
+   *   per_l3      one PU under each L3 cache
+   *   all_pus     all, one of each core first
+   * The first PU is the calling thread's, which the caller pins. INVALID: a PU that is not allowed,
+   * more threads than PUs, or with no_pin or parallel_for. Read during create only. */
+  const char *placement;
 } fp4moe_context_desc;
 
 /* desc: NULL = all defaults. Fields stand above the environment, which is read here: FP4MOE_CPU

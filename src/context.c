@@ -244,8 +244,26 @@ static void find_nodes(fp4moe_context *ctx) {
   }
 }
 
+/* The PUs of the own pool's threads, and how many threads these are for. */
+static fp4moe_status find_pus(const fp4moe_context *ctx, int *pu, size_t *count) {
+  const fp4moe_context_desc *d = &ctx->desc;
+  const fp4moe_host *host = &ctx->host;
+  if (d->placement && (d->parallel_for || d->no_pin))
+    return fp4moe_fail(FP4MOE_INVALID, "placement is \"%s\", with %s nothing is pinned",
+                       d->placement, d->no_pin ? "no_pin" : "parallel_for");
+  fp4moe_status status =
+      fp4moe_host_place(host, d->placement ? d->placement : "per_core", pu, count);
+  if (!status && d->placement && d->max_threads > *count)
+    return fp4moe_fail(FP4MOE_INVALID, "max_threads is %zu, placement \"%s\" has %zu",
+                       d->max_threads, d->placement, *count);
+  return status;
+}
+
 static fp4moe_status fill_providers(fp4moe_context *ctx) {
   fp4moe_context_desc *d = &ctx->desc;
+  const fp4moe_host *host = &ctx->host;
+  int pu[FP4MOE_MAX_PUS];
+  size_t count;
   if (!d->allocate != !d->release)
     return fp4moe_fail(FP4MOE_INVALID, "allocate and release: one is NULL");
   ctx->caller_memory = d->allocate != NULL;
@@ -253,12 +271,13 @@ static fp4moe_status fill_providers(fp4moe_context *ctx) {
   if (d->max_threads > FP4MOE_MAX_CORES)
     return fp4moe_fail(FP4MOE_INVALID, "max_threads is %zu, expected up to %d", d->max_threads,
                        FP4MOE_MAX_CORES);
-  if (!d->max_threads) d->max_threads = ctx->host.threads;
+  fp4moe_status status = find_pus(ctx, pu, &count);
+  if (status) return status;
+  if (!d->max_threads) d->max_threads = host->quota && host->quota < count ? host->quota : count;
   if (d->parallel_for) return FP4MOE_OK;
   /* More threads than cores: let the system place them. */
-  int pins = !d->no_pin && d->max_threads <= ctx->host.allowed_cores;
-  ctx->pool = fp4moe_pool_create(d->max_threads, pins ? ctx->host.core_pu : NULL,
-                                 d->spin_ns ? d->spin_ns : 50000);
+  int pins = !d->no_pin && d->max_threads <= count;
+  ctx->pool = fp4moe_pool_create(d->max_threads, pins ? pu : NULL, d->spin_ns ? d->spin_ns : 50000);
   if (!ctx->pool) return fp4moe_fail(FP4MOE_NO_MEMORY, "a pool of %zu threads", d->max_threads);
   d->parallel_for = fp4moe_pool_run;
   d->pool = ctx->pool;

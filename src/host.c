@@ -6,6 +6,7 @@
 #include <sys/utsname.h>
 
 #include "host.h"
+#include "status.h"
 
 static int read_line(const char *path, char *buf, size_t cap) {
   FILE *f = fopen(path, "re");
@@ -202,4 +203,47 @@ void fp4moe_host_read(fp4moe_host *host) {
   host->llc_bytes = l3 ? l3 : l2 ? l2 : (size_t)32 << 20;
   read_allowed(host, s, online, nodes);
   free(s);
+}
+
+/* ---- Placements ---- */
+
+static fp4moe_status add_pu(const fp4moe_host *host, long number, int *pu, size_t *count) {
+  int allowed = 0, twice = 0;
+  for (size_t i = 0; i < host->pus; i++) allowed |= host->pu[i].pu == number;
+  for (size_t i = 0; i < *count; i++) twice |= pu[i] == number;
+  if (!allowed || twice)
+    return fp4moe_fail(FP4MOE_INVALID, "placement: PU %ld %s", number,
+                       twice ? "stands there twice" : "is not there or not allowed");
+  pu[(*count)++] = (int)number;
+  return FP4MOE_OK;
+}
+
+static fp4moe_status place_list(const fp4moe_host *host, const char *text, int *pu, size_t *count) {
+  fp4moe_status status = FP4MOE_OK;
+  for (const char *at = text; !status && (at == text || *at++ == ',');) {
+    char *end;
+    if (*at < '0' || *at > '9') break;
+    long a = strtol(at, &end, 10), b = a;
+    if (*end == '-' && end[1] >= '0' && end[1] <= '9') b = strtol(end + 1, &end, 10);
+    for (long i = a; i <= b && !status; i++) status = add_pu(host, i, pu, count);
+    if (!status && a <= b && !*end) return FP4MOE_OK;
+    if (a > b) break;
+    at = end;
+  }
+  return status ? status
+                : fp4moe_fail(FP4MOE_INVALID,
+                              "placement is \"%s\", expected per_core, all_nodes, one_node, "
+                              "fast_cores, per_l3, all_pus or a list of PUs",
+                              text);
+}
+
+fp4moe_status fp4moe_host_place(const fp4moe_host *host, const char *text, int *pu, size_t *count) {
+  *count = 0;
+  for (int i = 0; i < FP4MOE_PLACEMENTS; i++) {
+    if (strcmp(text, fp4moe_placement_name((fp4moe_placement)i))) continue;
+    *count = fp4moe_place(host->pu, host->pus, (fp4moe_placement)i, pu);
+    if (*count) return FP4MOE_OK;
+    return fp4moe_fail(FP4MOE_INVALID, "placement %s: this machine tells of none", text);
+  }
+  return place_list(host, text, pu, count);
 }

@@ -8,6 +8,7 @@
 #include <sched.h>
 
 #include "cpu.h"
+#include "fp4moe.h"
 #include "placement.h"
 
 enum { FP4MOE_MAX_CORES = FP4MOE_MAX_PUS };
@@ -28,5 +29,9 @@ typedef struct fp4moe_host {
 } fp4moe_host;
 
 void fp4moe_host_read(fp4moe_host *host);
+
+/* The PUs of a placement by its word, or of a list such as "8,0-3", in that order. pu
+ * [FP4MOE_MAX_PUS]. INVALID: the word, or a PU that is not allowed or stands there twice. */
+fp4moe_status fp4moe_host_place(const fp4moe_host *host, const char *text, int *pu, size_t *count);
 
 #endif

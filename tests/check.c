@@ -351,13 +351,16 @@ static void parse(int argc, char **argv) {
 #if defined(CHECK_NO_IO)
 void check_io(void) { check_skip("io", "no jansson to build it with"); }
 #endif
+#if defined(CHECK_NO_TOPOLOGY)
+void check_topology(void) { check_skip("topology", "no hwloc to build it with"); }
+#endif
 
 int main(int argc, char **argv) {
   static void (*const suites[])(void) = {
       check_unpack,   check_quant, check_matmul,     check_act,      check_combine,  check_pack,
       check_io,       check_layer, check_activation, check_table,    check_tasks,    check_host,
       check_router,   check_race,  check_prove,      check_counters, check_contract, check_linear,
-      check_dispatch, check_class, check_oracle,     check_shards};
+      check_dispatch, check_class, check_oracle,     check_shards,   check_topology};
   const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
   struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
   parse(argc, argv);

@@ -38,6 +38,7 @@ void check_contract(void);
 void check_linear(void);
 void check_dispatch(void);
 void check_shards(void);
+void check_topology(void);
 
 /* ---- Registering ---- */
 
