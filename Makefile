@@ -54,10 +54,15 @@ CEILINGS := $(foreach s,$(SUFFIXES),$(wildcard autotune/ceiling_$(s).c))
 TOOLS    := $(filter-out src/cli/main.c,$(wildcard src/cli/*.c)) $(CEILINGS) \
             $(addprefix autotune/,measure.c ceilings.c presets.c counters.c)
 TUNER    := $(filter-out $(TOOLS) autotune/ceiling_%,$(wildcard autotune/*.c))
-JANSSON  := $(shell echo '\#include <jansson.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
-NUMA     := $(shell echo '\#include <numa.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
-HWLOC    := $(shell echo '\#include <hwloc.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
-PFM      := $(shell echo '\#include <perfmon/pfmlib_perf_event.h>' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo 1)
+# 1: there is the header, and the library for this machine. (A make before 4.3 wants \# in a call,
+# a later one keeps its backslash.)
+HASH     := \#
+has       = $(shell echo '$(HASH)include <$(1)>' | \
+              $(CC) $(CPPFLAGS) $(LDFLAGS) -shared -x c - -l$(2) -o /dev/null 2>/dev/null && echo 1)
+JANSSON  := $(call has,jansson.h,jansson)
+NUMA     := $(call has,numa.h,numa)
+HWLOC    := $(call has,hwloc.h,hwloc)
+PFM      := $(call has,perfmon/pfmlib_perf_event.h,pfm)
 TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
               $(if $(HWLOC),,tests/check_topology.c),$(wildcard tests/*.c)) \
             $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c \

@@ -109,11 +109,11 @@ int topology_agrees(const fp4moe_host *host, char *difference, size_t cap) {
     return 0;
   }
   hwloc_topology_set_flags(t, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
-  int same = !hwloc_topology_load(t) && pus_agree(host, t, difference, cap);
-  hwloc_topology_destroy(t);
-  if (strcmp(text, host->topology) == 0) return same;
   snprintf(difference, cap, "the library sees \"%s\", hwloc \"%s\"", host->topology, text);
-  return 0;
+  int same = !strcmp(text, host->topology);
+  if (same && (same = !hwloc_topology_load(t))) same = pus_agree(host, t, difference, cap);
+  hwloc_topology_destroy(t);
+  return same;
 }
 
 /* ---- Placements ---- */

@@ -183,6 +183,6 @@ void fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t) {
       fp4moe_text_add(t, "; node %d: %zu bytes, asked %zu", nodes[i].node, nodes[i].there,
                       nodes[i].asked);
     else if (nodes[i].there)
-      fp4moe_text_add(t, "; %zu bytes not there yet", nodes[i].there);
+      fp4moe_text_add(t, "; %zu bytes nowhere yet, or untold", nodes[i].there);
   fp4moe_text_add(t, "\n");
 }
