@@ -13,13 +13,14 @@ CFLAGS ?= -O2 -g
 B      := build$(if $(CROSS),-$(firstword $(subst -, ,$(CROSS))))
 VERSION := 0.1
 
-# Libraries of the other machine: .ci/sysroot puts them there, and tests find them by their rpath.
+# Libraries of the other machine: .ci/sysroot puts them there, tests and the libraries themselves find
+# them by rpath (runpath would not do for the latter).
 SYSROOT  := $(if $(CROSS),$(CURDIR)/$(B)/sysroot/usr)
 ifneq ($(CROSS),)
 CC       := $(CROSS)gcc
 AR       := $(CROSS)ar
 CPPFLAGS += -isystem $(SYSROOT)/include -isystem $(SYSROOT)/include/$(CROSS:-=)
-LDFLAGS  += -L$(SYSROOT)/lib/$(CROSS:-=) -Wl,-rpath,$(SYSROOT)/lib/$(CROSS:-=)
+LDFLAGS  += -L$(SYSROOT)/lib/$(CROSS:-=) -Wl,--disable-new-dtags,-rpath,$(SYSROOT)/lib/$(CROSS:-=)
 endif
 
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
