@@ -67,7 +67,7 @@ PFM      := $(call has,perfmon/pfmlib_perf_event.h,pfm)
 TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
               $(if $(HWLOC),,tests/check_topology.c),$(wildcard tests/*.c)) \
             $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c \
-              $(if $(HWLOC),topology.c))
+              gains.c compare.c $(if $(HWLOC),topology.c))
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
 LIBS     := $(if $(NUMA),-lnuma) -lm -lpthread

@@ -3,10 +3,12 @@
 
 #include "cli/cli.h"
 #include "entries.h"
+#include "gains.h"
 
 void entries_free(entries *e) {
   free(e->table.recipe);
   free(e->table.schedule);
+  free(e->table.gain);
   *e = (entries){0};
 }
 
@@ -28,6 +30,12 @@ void entries_add_schedule(entries *e, const fp4moe_schedule_entry *schedule) {
   fp4moe_table *t = &e->table;
   t->schedule = room(t->schedule, t->schedules, &e->schedule_cap, sizeof *schedule);
   t->schedule[t->schedules++] = *schedule;
+}
+
+void entries_add_gain(entries *e, const fp4moe_gain_entry *gain) {
+  fp4moe_table *t = &e->table;
+  t->gain = room(t->gain, t->gains, &e->gain_cap, sizeof *gain);
+  t->gain[t->gains++] = *gain;
 }
 
 static int same_recipe(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b) {
@@ -58,9 +66,50 @@ void entries_drop_schedule(entries *e, const fp4moe_schedule_entry *key) {
   t->schedules = kept;
 }
 
+static int same_gain(const fp4moe_gain_entry *a, const fp4moe_gain_entry *b) {
+  return a->format == b->format && a->act == b->act && a->gated == b->gated &&
+         a->bucket == b->bucket && a->hidden == b->hidden && a->intermediate == b->intermediate &&
+         a->cores == b->cores && a->threads == b->threads;
+}
+
+static void drop_gain(entries *e, const fp4moe_gain_entry *key) {
+  fp4moe_table *t = &e->table;
+  size_t kept = 0;
+  for (size_t i = 0; i < t->gains; i++)
+    if (!same_gain(&t->gain[i], key)) t->gain[kept++] = t->gain[i];
+  t->gains = kept;
+}
+
+/* What an earlier run left for rows in which this one found the static order faster. */
+static void drop_removed(entries *e, const fp4moe_gain_entry *g) {
+  fp4moe_schedule_entry schedule = {.format = g->format,
+                                    .act = g->act,
+                                    .hidden = g->hidden,
+                                    .intermediate = g->intermediate,
+                                    .schedule.bucket = (uint32_t)g->bucket,
+                                    .schedule.threads = (uint32_t)g->threads};
+  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+    fp4moe_recipe_entry key = {.phase = phase,
+                               .format = g->format,
+                               .act = g->act,
+                               .gated = g->gated,
+                               .bucket = g->bucket,
+                               .cores = g->cores};
+    fp4moe_recipe_key shape = gain_key(g, phase);
+    key.n = shape.n, key.k = shape.k;
+    entries_drop_recipe(e, &key);
+  }
+  entries_drop_schedule(e, &schedule);
+}
+
 void entries_take(entries *e, const fp4moe_table *from) {
+  for (size_t i = 0; i < from->gains; i++) {
+    drop_gain(e, &from->gain[i]);
+    if (!from->gain[i].kept) drop_removed(e, &from->gain[i]);
+  }
   for (size_t i = 0; i < from->recipes; i++) entries_drop_recipe(e, &from->recipe[i]);
   for (size_t i = 0; i < from->schedules; i++) entries_drop_schedule(e, &from->schedule[i]);
   for (size_t i = 0; i < from->recipes; i++) entries_add_recipe(e, &from->recipe[i]);
   for (size_t i = 0; i < from->schedules; i++) entries_add_schedule(e, &from->schedule[i]);
+  for (size_t i = 0; i < from->gains; i++) entries_add_gain(e, &from->gain[i]);
 }

@@ -5,19 +5,21 @@
 #include "table.h"
 
 typedef struct entries {
-  fp4moe_table table; /* recipe, schedule and partial only */
-  size_t recipe_cap, schedule_cap;
+  fp4moe_table table; /* recipe, schedule, gain and partial only */
+  size_t recipe_cap, schedule_cap, gain_cap;
 } entries;
 
 void entries_free(entries *e);
 void entries_add_recipe(entries *e, const fp4moe_recipe_entry *recipe);
 void entries_add_schedule(entries *e, const fp4moe_schedule_entry *schedule);
+void entries_add_gain(entries *e, const fp4moe_gain_entry *gain);
 
 /* Drops the entries of these keys. */
 void entries_drop_recipe(entries *e, const fp4moe_recipe_entry *key);
 void entries_drop_schedule(entries *e, const fp4moe_schedule_entry *key);
 
-/* Takes over the entries of another table, in place of those of the same keys. */
+/* Takes over the entries of another table, in place of those of the same keys; where its tuner
+ * removed what lost, those of that key go too. */
 void entries_take(entries *e, const fp4moe_table *from);
 
 #endif

@@ -13,6 +13,7 @@
 #include "conditions.h"
 #include "grid.h"
 #include "options.h"
+#include "report.h"
 #include "topology.h"
 #include "tune.h"
 
@@ -47,8 +48,7 @@ static size_t take_old_table(const options *o, const fp4moe_context *ctx, entrie
     entries_take(all, old);
     if (old->partial_of == o->count && old->partial < o->count) done = old->partial;
   } else if (!o->force && old->refused != 1) {
-    die("%s is not of this host, and stays; --force moves it aside: %s", o->output,
-        old->report);
+    die("%s is not of this host, and stays; --force moves it aside: %s", o->output, old->report);
   } else {
     snprintf(aside, sizeof aside, "%s.old", o->output);
     if (!o->quiet) printf("%s moves to %s: %s", o->output, aside, old->report);
@@ -172,6 +172,7 @@ static int tune(const options *o, fp4moe_context *ctx) {
 }
 
 int main(int argc, char **argv) {
+  if (argc > 1 && !strcmp(argv[1], "report")) return command_report(argc - 1, argv + 1);
   static options o;
   char difference[320];
   struct sigaction act = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};

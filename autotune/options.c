@@ -14,6 +14,7 @@ static const char usage[] =
     "usage: fp4moe-autotune [--model PRESET|DIR ...] [--shape H,I,E,TOPK,FORMAT[,ACTIVATION] ...]\n"
     "                       [--precision P,...] [--quick] [--budget TIME] [--threads N]\n"
     "                       [--output FILE] [--force] [--dry-run] [--verify] [--quiet] [--json]\n"
+    "       fp4moe-autotune report ...      what a table says; see report --help\n"
     "\n"
     "Measures every kernel that this machine can run on the shapes of the models and writes the\n"
     "selection table that libfp4moe reads. Ctrl-C ends it with what it has; the next run with the\n"

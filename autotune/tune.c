@@ -3,6 +3,7 @@
  * A call of m tokens routed to the same experts gives each of them exactly m rows, so one forward
  * call times one candidate of each phase in the bucket of m: stats.phase1_ns and phase2_ns, the two
  * lanes of a race. Buckets come by how much a served model spends in them: one row, then many. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +199,25 @@ static void time_plans(void *arg, const size_t at[RACE_LANES], double ns[RACE_LA
   ns[0] = target_call_routed(&j->target, fp4moe_bucket_rows(j->bucket));
 }
 
+/* lane: tuned, static. */
+static void keep_gain(job *j, int bucket, const race_lane *lane) {
+  const fp4moe_layer_desc *d = &j->target.layer->desc;
+  double ratio = lane->runner[1].ratio / lane->runner[0].ratio;
+  fp4moe_gain_entry e = {.format = (int)d->format,
+                         .act = (int)fp4moe_act_class_of(d->precision),
+                         .gated = d->activation.gated,
+                         .bucket = bucket,
+                         .hidden = d->hidden,
+                         .intermediate = d->intermediate,
+                         .cores = j->target.context->host.threads,
+                         .threads = (uint32_t)fp4moe_context_threads(j->target.context),
+                         .ns = (uint64_t)lane->runner[0].ns,
+                         .ratio = (uint32_t)(fmin(ratio, 1000) * 1e6 + 0.5),
+                         .noise = (uint32_t)(lane->noise * 1e6),
+                         .kept = lane->best == 0};
+  entries_add_gain(j->out, &e);
+}
+
 /* Random routing, tuned (first: it has ties) against static. */
 static void prove_worth(job *j, int bucket) {
   fp4moe_plan plans[2];
@@ -209,6 +229,7 @@ static void prove_worth(job *j, int bucket) {
   j->bucket = bucket;
   j->plan = plans;
   run_race(j, time_plans, lane, 1);
+  if (!j->run->unfinished) keep_gain(j, bucket, lane);
   if (lane->best == 1 && !j->run->unfinished) {
     fp4moe_schedule_entry schedule = schedule_key(j, bucket);
     for (int phase = 0; phase < FP4MOE_PHASES; phase++) {

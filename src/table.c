@@ -31,7 +31,7 @@ typedef struct {
   fp4moe_table *table;
   fp4moe_text report;
   size_t line;
-  size_t recipe_cap, schedule_cap;
+  size_t recipe_cap, schedule_cap, gain_cap;
   long end;       /* the count of the end line, -1: not seen */
   uint8_t *known; /* [kernel_count] a kernel line names this row and revision */
 } reader;
@@ -197,13 +197,46 @@ static int read_schedule(reader *r, words *w) {
   return 1;
 }
 
-static void read_entry(reader *r, char *line, int is_recipe) {
-  words w;
-  int ok = split_words(line, &w);
-  if (ok) ok = is_recipe ? read_recipe(r, &w) : read_schedule(r, &w);
-  if (ok) return;
-  r->table->dropped++;
-  fp4moe_text_add(&r->report, "line %zu dropped: %s\n", r->line, w.wrong ? w.wrong : "not words");
+static int read_gain(reader *r, words *w) {
+  fp4moe_gain_entry e = {0};
+  e.format = choice(w, "format", format_names, 2);
+  e.act = choice(w, "class", class_names, 3);
+  e.hidden = (size_t)number(w, "hidden", 1 << 20);
+  e.intermediate = (size_t)number(w, "intermediate", 1 << 20);
+  e.gated = (int)number(w, "gated", 1);
+  e.bucket = bucket_word(w, "rows");
+  e.cores = (size_t)number(w, "cores", 1 << 16);
+  e.threads = (uint32_t)number(w, "threads", FP4MOE_MAX_CORES);
+  e.ns = number(w, "ns", UINT64_C(1) << 50);
+  e.ratio = (uint32_t)number(w, "ratio", UINT32_MAX);
+  e.noise = (uint32_t)number(w, "noise", 1000000);
+  e.kept = (int)number(w, "kept", 1);
+  if (!e.ratio && !w->wrong) w->wrong = "ratio";
+  if (!words_are_done(w)) return 0;
+  fp4moe_table *t = r->table;
+  void *items = grow(t->gain, t->gains, &r->gain_cap, sizeof e);
+  if (!items) return 0;
+  t->gain = items;
+  t->gain[t->gains++] = e;
+  return 1;
+}
+
+/* 1: the line is of an entry, taken or dropped. */
+static int read_entry(reader *r, char *line) {
+  static const struct {
+    const char *name;
+    int (*read)(reader *r, words *w);
+  } kinds[] = {{"recipe ", read_recipe}, {"schedule ", read_schedule}, {"gain ", read_gain}};
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    size_t n = strlen(kinds[i].name);
+    if (strncmp(line, kinds[i].name, n)) continue;
+    words w;
+    if (split_words(line + n, &w) && kinds[i].read(r, &w)) return 1;
+    r->table->dropped++;
+    fp4moe_text_add(&r->report, "line %zu dropped: %s\n", r->line, w.wrong ? w.wrong : "not words");
+    return 1;
+  }
+  return 0;
 }
 
 /* ---- Header ---- */
@@ -214,7 +247,7 @@ void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][
 #else
   const char *arch = "aarch64";
 #endif
-  snprintf(lines[0], 192, "fp4moe-table 2");
+  snprintf(lines[0], 192, "fp4moe-table 3");
   snprintf(lines[1], 192, "arch %s", arch);
   snprintf(lines[2], 192, "cpu %s %u %u %u", host->cpu.vendor, host->cpu.family, host->cpu.model,
            host->cpu.stepping);
@@ -236,15 +269,18 @@ void fp4moe_table_soft(const fp4moe_host *host, char line[192]) {
 
 static void refuse(reader *r, const char *have, const char *want) {
   r->table->refused = r->line ? r->line : 1;
-  r->table->recipes = r->table->schedules = 0;
+  r->table->recipes = r->table->schedules = r->table->gains = 0;
   r->report.needed = 0;
   fp4moe_text_add(&r->report, "line %zu is \"%.120s\", this host and version have \"%.120s\"\n",
                   r->line, have, want);
 }
 
+static const char without_gains[] = "fp4moe-table 2";
+
 static void read_line(reader *r, char *line, char header[5][192], const char *soft) {
   if (r->line <= 5) {
-    if (strcmp(line, header[r->line - 1])) refuse(r, line, header[r->line - 1]);
+    if (strcmp(line, header[r->line - 1]) && (r->line > 1 || strcmp(line, without_gains)))
+      refuse(r, line, header[r->line - 1]);
   } else if (!strncmp(line, "soft ", 5)) {
     if (strcmp(line, soft))
       fp4moe_text_add(&r->report, "tuned under \"%.120s\", now \"%.120s\"\n", line + 5, soft + 5);
@@ -254,12 +290,9 @@ static void read_line(reader *r, char *line, char header[5][192], const char *so
   } else if (!strncmp(line, "kernel ", 7)) {
     const fp4moe_kernel *k = find_kernel(line + 7);
     if (k) r->known[k - fp4moe_kernels] = 1;
-  } else if (!strncmp(line, "recipe ", 7) || !strncmp(line, "schedule ", 9)) {
-    int is_recipe = line[0] == 'r';
-    read_entry(r, line + (is_recipe ? 7 : 9), is_recipe);
   } else if (!strncmp(line, "end ", 4) && r->end < 0) {
     r->end = (long)(decimal(line + 4) & LONG_MAX);
-  } else {
+  } else if (!read_entry(r, line)) {
     refuse(r, line, "a line of a table");
   }
 }
@@ -317,9 +350,25 @@ static int compare_schedules(const void *x, const void *y) {
   return 0;
 }
 
+static int compare_gains(const void *x, const void *y) {
+  const fp4moe_gain_entry *a = x, *b = y;
+  ORDER(a->format, b->format);
+  ORDER(a->act, b->act);
+  ORDER(a->hidden, b->hidden);
+  ORDER(a->intermediate, b->intermediate);
+  ORDER(a->gated, b->gated);
+  ORDER(a->cores, b->cores);
+  ORDER(a->threads, b->threads);
+  ORDER(a->bucket, b->bucket);
+  ORDER(a->ns, b->ns);
+  ORDER(a->ratio, b->ratio);
+  return 0;
+}
+
 void fp4moe_table_sort(fp4moe_table *t) {
   if (t->recipes) qsort(t->recipe, t->recipes, sizeof *t->recipe, compare_recipes);
   if (t->schedules) qsort(t->schedule, t->schedules, sizeof *t->schedule, compare_schedules);
+  if (t->gains) qsort(t->gain, t->gains, sizeof *t->gain, compare_gains);
 }
 
 /* ---- Load ---- */
@@ -349,7 +398,8 @@ static void read_text(reader *r, char *text, size_t bytes, const fp4moe_host *ho
     text = newline + 1;
   }
   fp4moe_table *t = r->table;
-  if (!t->refused && (r->line < 5 || r->end != (long)(t->recipes + t->schedules + t->dropped))) {
+  size_t entries = t->recipes + t->schedules + t->gains + t->dropped;
+  if (!t->refused && (r->line < 5 || r->end != (long)entries)) {
     char have[64];
     snprintf(have, sizeof have, "%s %ld", r->end < 0 ? "no end line," : "end", r->end);
     refuse(r, have, "an end line with the number of entries");
@@ -406,6 +456,7 @@ void fp4moe_table_free(fp4moe_table *table) {
   free(table->report);
   free(table->recipe);
   free(table->schedule);
+  free(table->gain);
   free(table);
 }
 

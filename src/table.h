@@ -1,6 +1,6 @@
 /* table.h - the selection table: what the tuner measured on this machine, as text.
  *
- *   fp4moe-table 2
+ *   fp4moe-table 3
  *   arch x86_64
  *   cpu AuthenticAMD 25 17 1
  *   isa avx512bf16
@@ -13,13 +13,16 @@
  *   recipe ... unpack=NAME@REV gemm=NAME@REV panels=4 k_block=0 prefetch=1
  *   schedule format=mxfp4 class=bf16 hidden=2880 intermediate=2880 tokens=1 threads=2 ns=1
  *          workers=2 share=4                             (on one line)
- *   end 2                                                entries above; a torn file lacks it
+ *   gain format=mxfp4 class=bf16 hidden=2880 intermediate=2880 gated=1 rows=1 cores=2 threads=2
+ *          ns=1 ratio=1034000 noise=4000 kept=1          (on one line)
+ *   end 3                                                entries above; a torn file lacks it
  *
  * The header is taken whole or the file is refused, with the line and both values. An entry whose
  * kernel is gone or revised, or that does not parse, is dropped and reported. rows and tokens name
  * a bucket by its largest m; noise is that of the race, in millionths of ns. What is equal within
  * it has equal ns and stands in the order of kernels.inc. A schedule moves no bits, a recipe is
- * never keyed by threads. */
+ * never keyed by threads. A gain is evidence and chooses nothing: the whole layer of the entries
+ * above against the static order. Version 2 is read as well: it is 3 without gains. */
 #ifndef FP4MOE_TABLE_H
 #define FP4MOE_TABLE_H
 
@@ -42,14 +45,27 @@ typedef struct fp4moe_schedule_entry {
   fp4moe_schedule schedule;
 } fp4moe_schedule_entry;
 
+/* The tuner's last step for a shape and its rows per expert: calls of the whole layer, the static
+ * order's time over the tuned one's in the same round. What lost was removed. */
+typedef struct fp4moe_gain_entry {
+  int format, act, gated, bucket;
+  size_t hidden, intermediate, cores;
+  uint64_t ns; /* tuned */
+  uint32_t threads;
+  uint32_t ratio; /* static over tuned, the middle of the rounds, in millionths */
+  uint32_t noise; /* of the ratio, in millionths */
+  int kept;       /* 0: the static order was faster, and no recipe of these rows is left */
+} fp4moe_gain_entry;
+
 typedef struct fp4moe_table {
   char path[512];
   size_t refused; /* the line that does not fit: no entry is used. 0: none; 1: the version's */
   size_t partial, partial_of; /* problems done by a run that was interrupted; 0, 0: none was */
   char *report; /* lines: refusal, dropped entries, soft differences, rows not yet tuned */
-  size_t recipes, schedules, dropped;
+  size_t recipes, schedules, gains, dropped;
   fp4moe_recipe_entry *recipe; /* sorted: key, then ns */
   fp4moe_schedule_entry *schedule;
+  fp4moe_gain_entry *gain;
 } fp4moe_table;
 
 /* Reads a table. A table that is refused is FP4MOE_OK with `refused`. SYSTEM: cannot be read. */

@@ -63,6 +63,15 @@ static void write_schedule(FILE *f, const fp4moe_schedule_entry *e) {
       e->schedule.share);
 }
 
+static void write_gain(FILE *f, const fp4moe_gain_entry *e) {
+  fprintf(f,
+          "gain format=%s class=%s hidden=%zu intermediate=%zu gated=%d rows=%zu cores=%zu "
+          "threads=%u ns=%" PRIu64 " ratio=%u noise=%u kept=%d\n",
+          fp4moe_format_name(e->format), fp4moe_class_name(e->act), e->hidden, e->intermediate,
+          e->gated, fp4moe_bucket_rows(e->bucket), e->cores, e->threads, e->ns, e->ratio, e->noise,
+          e->kept);
+}
+
 static void write_text(FILE *f, const fp4moe_host *host, fp4moe_isa isa, const fp4moe_table *t) {
   char header[5][192], soft[192];
   fp4moe_table_header(host, isa, header);
@@ -75,7 +84,8 @@ static void write_text(FILE *f, const fp4moe_host *host, fp4moe_isa isa, const f
       fprintf(f, "kernel %s@%u\n", fp4moe_kernels[i].name, fp4moe_kernels[i].revision);
   for (size_t i = 0; i < t->recipes; i++) write_recipe(f, &t->recipe[i]);
   for (size_t i = 0; i < t->schedules; i++) write_schedule(f, &t->schedule[i]);
-  fprintf(f, "end %zu\n", t->recipes + t->schedules);
+  for (size_t i = 0; i < t->gains; i++) write_gain(f, &t->gain[i]);
+  fprintf(f, "end %zu\n", t->recipes + t->schedules + t->gains);
 }
 
 static void make_directories(const char *path) {

@@ -32,6 +32,7 @@ void check_tasks(void);
 void check_host(void);
 void check_race(void);
 void check_prove(void);
+void check_compare(void);
 void check_counters(void);
 void check_router(void);
 void check_contract(void);

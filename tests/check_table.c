@@ -83,8 +83,13 @@ static void round_trip(void) {
   fp4moe_schedule_entry schedule = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 64, 96, 77, {3, 2, 2, 8}};
   open_dir();
   fp4moe_table t = sample(e);
+  fp4moe_gain_entry gains[2] = {
+      {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 7, 64, 96, 2, 88, 3, 981000, 40, 0},
+      {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 0, 64, 96, 2, 99, 3, 1250000, 7, 1}};
   t.schedule = &schedule;
   t.schedules = 1;
+  t.gain = gains;
+  t.gains = 2;
   fp4moe_table_sort(&t);
   save(&t);
   fp4moe_table *got = load();
@@ -93,6 +98,8 @@ static void round_trip(void) {
   for (size_t i = 0; i < 6; i++)
     CHECK(!memcmp(&got->recipe[i], &e[i], sizeof e[i]), "entry %zu differs", i);
   CHECK(!memcmp(&got->schedule[0], &schedule, sizeof schedule), "schedule differs");
+  CHECK(got->gains == 2 && !memcmp(got->gain, gains, sizeof gains) && gains[0].bucket == 0,
+        "%zu gains, or they differ", got->gains);
   CHECK(!strstr(got->report, "tuned under"), "%s", got->report);
   fp4moe_table_free(got);
   close_dir();
@@ -128,7 +135,9 @@ static void refusal(const char *from, const char *to, const char *says) {
 
 static void refusals(void) {
   open_dir();
-  refusal("fp4moe-table 2", "fp4moe-table 1", "line 1");
+  refusal("fp4moe-table 3", "fp4moe-table 1", "line 1");
+  refusal("fp4moe-table 3", "fp4moe-table 4", "line 1");
+  refusal("fp4moe-table 3\narch", "fp4moe-table 2\narch z\narch", "line 2");
   refusal("arch ", "arch z", "line 2");
   refusal("cpu ", "cpu X", "line 3 is \"cpu X");
   refusal("isa ", "isa x", "line 4");
@@ -184,6 +193,40 @@ static void dropped_entries(void) {
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c@1x", "c@1x");
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c", "8x16_c");
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_i8_8x16_c@1", "mx_i8");
+  close_dir();
+}
+
+/* A gain that does not parse is dropped by itself. */
+static void dropped_gains(void) {
+  static const char *const bad[][2] = {
+      {"ratio=1000000", "ratio=0"}, {"ratio=1000000", "ratio=4294967296"}, {"kept=1", "kept=2"},
+      {"threads=3", "threads=x"},   {"rows=4 cores", "rows=5 cores"},      {" noise=5", ""},
+      {"kept=1", "kept=1 kept=1"}};
+  fp4moe_recipe_entry e[6];
+  fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 64, 96, 2, 88, 3, 1000000, 5, 1};
+  open_dir();
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    fp4moe_table t = sample(e);
+    t.gain = &gain;
+    t.gains = 1;
+    save(&t);
+    fp4moe_table *got = edited(bad[i][0], bad[i][1]);
+    CHECK(!got->refused && got->dropped == 1 && got->recipes == 6 && !got->gains,
+          "\"%s\" -> \"%s\": %zu dropped: %s", bad[i][0], bad[i][1], got->dropped, got->report);
+    fp4moe_table_free(got);
+  }
+  close_dir();
+}
+
+/* Version 2 had no gains; its entries are read as they stand. */
+static void earlier_version(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  save(&t);
+  fp4moe_table *got = edited("fp4moe-table 3", "fp4moe-table 2");
+  CHECK(!got->refused && !got->dropped && got->recipes == 6, "%s", got->report);
+  fp4moe_table_free(got);
   close_dir();
 }
 
@@ -462,6 +505,8 @@ void check_table(void) {
   check_test(s, "round trip", round_trip);
   check_test(s, "refusals", refusals);
   check_test(s, "dropped entries", dropped_entries);
+  check_test(s, "dropped gains", dropped_gains);
+  check_test(s, "earlier version", earlier_version);
   check_test(s, "soft lines", soft_lines);
   check_test(s, "torn", torn);
   check_test(s, "another release", other_release);

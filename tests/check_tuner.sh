@@ -56,6 +56,17 @@ tuner $small --precision bf16 --verify
 check 'verify ends with 0 or 1' [ $status -le 1 ]
 check 'verify says' out 'in the table'
 
+check 'gains are stored' [ "$(grep -c '^gain .*class=bf16' "$table")" -eq 8 ]
+tuner report --table "$table" --against "$table"
+check 'report' [ $status -eq 0 ]
+check 'report of gains' out '| bf16 | 8 |'
+check 'report of picks' out '| the same recipe | 16 | 100.0 % |'
+sed '/^gain /d; s/^end .*/end '"$(grep -c -E '^(recipe|schedule) ' "$table")"'/' "$table" >"$scratch/without"
+tuner report --table "$scratch/without"
+check 'report without gains' out 'The table says nothing of it'
+refuses 'no-such-table' report --table "$scratch/no-such-table"
+refuses '--colour' report --colour
+
 # Budget of next to nothing, then the rest.
 tuner $small --precision int8,f32 --budget 0.000001s
 check 'budget' [ $status -eq 0 ]
@@ -87,6 +98,7 @@ check 'goes on' out 'goes on after'
 # A table of another host stays, unless --force.
 sed -i 's/^cpu .*/cpu Elsewhere 1 1 1/' "$table"
 cp "$table" "$scratch/foreign"
+refuses 'Elsewhere' report --table "$table"
 refuses 'force' $small
 check 'foreign table untouched' cmp -s "$table" "$scratch/foreign"
 tuner $small --precision bf16 --force

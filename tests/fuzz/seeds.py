@@ -204,7 +204,11 @@ def table_seeds():
               "gemv=fp4moe_gemv_mx_bf16_8x16_c@{} panels=2 prefetch=0")
     schedule = "schedule format=mxfp4 class=bf16 hidden=64 intermediate=96 tokens=1 threads=2 ns=1 workers=2 share=4"
     yield "ok-empty", table()
+    gain = ("gain format=mxfp4 class=bf16 hidden=64 intermediate=96 gated=1 rows=1 cores=2 threads=2 ns=1 "
+            "ratio=1034000 noise=4000 kept=1")
     yield "ok-schedule", table(schedule)
+    yield "ok-gain", table(schedule, gain)
+    yield "bad-gain", table(gain.replace("ratio=1034000", "ratio=0"))
     yield "bad-not-a-table", b"something else\n"
     yield "bad-other-host", table().replace(b"@HEADER", b"fp4moe-table 1\narch vax\ncpu x\nisa c\ntopology x")
     yield "bad-no-end", table().replace(b"end 0\n", b"")
