@@ -1,6 +1,7 @@
 /* check.c - the program build/check: runs every suite, counts, and the harness of check.h.
  *
- *   check [SEED] [-f GLOB]...   a GLOB matches a test's, kernel's or suite's name
+ *   check [SEED] [-f GLOB]...   a GLOB matches a test's, kernel's (fp4moe_ may be left out) or
+ *                               suite's name
  *
  * The first line is the seed. The last line of stdout is `N passed, N failed, N skipped`; exit
  * status 1 if one failed. Each test is one, a kernel row in a test is one, a skipped name is one.
@@ -8,18 +9,20 @@
 #include "check.h"
 
 #include <fnmatch.h>
+#include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cpu.h"
+#include "watch.h"
 
-enum { MAX_TESTS = 4096, MAX_SKIPS = 512, MAX_BUFFERS = 256, MAX_SAID = 5, MAX_GLOBS = 16 };
+enum { MAX_TESTS = 4096, MAX_SKIPS = 512, MAX_SAID = 5, MAX_GLOBS = 16 };
 
 typedef struct row_test {
   CU_pTest test;
@@ -27,17 +30,10 @@ typedef struct row_test {
   const fp4moe_kernel *row;
 } row_test;
 
-typedef struct buffer {
-  uint8_t *map, *data;
-  size_t mapped, bytes;
-} buffer;
-
 static row_test row_tests[MAX_TESTS];
 static size_t row_test_count;
 static struct { char *name, *why; } skips[MAX_SKIPS];
 static size_t skip_count, passed, failed, suite_failed;
-static buffer buffers[MAX_BUFFERS];
-static size_t buffer_count;
 static uint64_t seed, state;
 static const char *globs[MAX_GLOBS];
 static size_t glob_count;
@@ -46,6 +42,13 @@ static size_t glob_count;
 static const char *now_suite = "-", *now_test = "-";
 static unsigned now_said;
 static int now_skipped;
+
+/* Where a kernel's fault goes on; what it was. Failures that are caught instead of counted. */
+static sigjmp_buf after_fault;
+static volatile sig_atomic_t can_go_on;
+static pthread_t fault_thread;
+static char fault_text[96], caught[512];
+static int catching;
 
 static void die(const char *what) {
   perror(what);
@@ -91,11 +94,36 @@ void check_test(CU_pSuite suite, const char *name, void (*test)(void)) {
   if (!CU_add_test(suite, name, test)) die(name);
 }
 
+/* A fault in here is a failure of the test that runs, and leaves its buffers. */
+static void run_watched(check_row_fn *test, const fp4moe_kernel *row) {
+  const fp4moe_kernel watched = watch_row(row);
+  if (!sigsetjmp(after_fault, 1)) {
+    fault_thread = pthread_self();
+    can_go_on = 1;
+    test(&watched);
+  } else {
+    check_fail(__FILE__, __LINE__, "%s", fault_text);
+    fp4moe_fp_enter();
+  }
+  can_go_on = 0;
+  watch_report();
+  CHECK_RELEASE();
+}
+
 /* The CUnit function of every row test: finds out which one it is. */
 static void run_row(void) {
   CU_pTest test = CU_get_current_test();
   for (size_t i = 0; i < row_test_count; i++)
-    if (row_tests[i].test == test) row_tests[i].run(row_tests[i].row);
+    if (row_tests[i].test == test) run_watched(row_tests[i].run, row_tests[i].row);
+}
+
+const char *check_caught(check_row_fn *test, const fp4moe_kernel *row) {
+  static char text[sizeof caught];
+  caught[0] = 0;
+  catching = 1;
+  run_watched(test, row);
+  catching = 0;
+  return strcpy(text, caught);
 }
 
 void check_one_row(CU_pSuite suite, const char *name, const fp4moe_kernel *row,
@@ -165,18 +193,29 @@ void check_fail(const char *file, int line, const char *format, ...) {
   va_start(list, format);
   vsnprintf(text, sizeof text, format, list);
   va_end(list);
+  if (catching) {
+    if (!caught[0]) strcpy(caught, text);
+    return;
+  }
   if (now_said < MAX_SAID) /* CUnit walks its list of failures for each one */
     CU_assertImplementation(CU_FALSE, (unsigned)line, text, file, "", CU_FALSE);
   say(file, line, text);
 }
 
+/* Does a glob match the name, or a kernel's without its prefix? */
 static int wanted(const char *name) {
+  static const char prefix[] = "fp4moe_";
+  const char *rest = strncmp(name, prefix, sizeof prefix - 1) ? name : name + sizeof prefix - 1;
   for (size_t i = 0; i < glob_count; i++)
-    if (!fnmatch(globs[i], name, 0)) return 1;
+    if (!fnmatch(globs[i], name, 0) || !fnmatch(globs[i], rest, 0)) return 1;
   return !glob_count;
 }
 
 void check_skip(const char *name, const char *why) {
+  if (catching) {
+    snprintf(caught, sizeof caught, "skipped %s: %s", name, why);
+    return;
+  }
   now_skipped = 1;
   if (CU_get_current_test() == NULL && !wanted(name)) return;
   for (size_t i = 0; i < skip_count; i++)
@@ -219,56 +258,6 @@ int check_same_floats(const char *file, int line, const float *got, const float 
   return 1;
 }
 
-/* ---- Buffers: [guard page][canary, data or data, canary][guard page] ---- */
-
-enum { CANARY = 0xa5 };
-
-void *check_buffer(size_t bytes, int side) {
-  const size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
-  if (buffer_count == MAX_BUFFERS) die("too many buffers");
-  buffer *b = &buffers[buffer_count++];
-  b->mapped = inner + 2 * page;
-  b->map = mmap(NULL, b->mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (b->map == MAP_FAILED) die("mmap");
-  if (inner && mprotect(b->map + page, inner, PROT_READ | PROT_WRITE)) die("mprotect");
-  b->bytes = bytes;
-  b->data = b->map + page + (side == CHECK_AFTER ? inner - bytes : 0);
-  memset(b->map + page, CANARY, inner);
-  memset(b->data, 0xff, bytes);
-  return b->data;
-}
-
-static void protect(const void *data, int how) {
-  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  for (size_t i = 0; i < buffer_count; i++) {
-    buffer *b = &buffers[i];
-    if (b->data == data && b->bytes && mprotect(b->map + page, b->mapped - 2 * page, how))
-      die("mprotect");
-  }
-}
-
-void check_readonly(const void *data) { protect(data, PROT_READ); }
-
-void check_writable(const void *data) { protect(data, PROT_READ | PROT_WRITE); }
-
-void check_release(const char *file, int line) {
-  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  for (size_t i = 0; i < buffer_count; i++) {
-    buffer *b = &buffers[i];
-    for (const uint8_t *p = b->map + page; p < b->map + b->mapped - page; p++) {
-      if (p == b->data) p += b->bytes;
-      if (p == b->map + b->mapped - page) break;
-      if (*p != CANARY) {
-        check_fail(file, line, "canary of buffer %zu: offset %td of %zu bytes was written", i,
-                   p - b->data, b->bytes);
-        break;
-      }
-    }
-    munmap(b->map, b->mapped);
-  }
-  buffer_count = 0;
-}
-
 /* ---- The run ---- */
 
 static int final_line(void) {
@@ -278,13 +267,15 @@ static int final_line(void) {
   return failed != 0;
 }
 
-/* A fault: stdio is safe enough on the way out of a test that broke. */
+/* A kernel's fault fails its test and the run goes on. Any other one ends it, as what the library
+ * holds is lost: stdio is safe enough on the way out. */
 static void on_fault(int signal, siginfo_t *info, void *context) {
   (void)context;
+  snprintf(fault_text, sizeof fault_text, "SIG%s at address %p", sigabbrev_np(signal),
+           info->si_addr);
+  if (can_go_on && pthread_equal(pthread_self(), fault_thread)) siglongjmp(after_fault, 1);
   now_said = 0;
-  char text[96];
-  snprintf(text, sizeof text, "signal %d at address %p", signal, info->si_addr);
-  say(__FILE__, __LINE__, text);
+  say(__FILE__, __LINE__, fault_text);
   failed++;
   final_line();
   _exit(1);
@@ -357,11 +348,11 @@ void check_topology(void) { check_skip("topology", "no hwloc to build it with");
 
 int main(int argc, char **argv) {
   static void (*const suites[])(void) = {
-      check_unpack,  check_quant,    check_matmul,   check_act,        check_combine,
-      check_pack,    check_io,       check_layer,    check_activation, check_table,
-      check_tasks,   check_host,     check_router,   check_race,       check_prove,
-      check_compare, check_counters, check_contract, check_linear,     check_dispatch,
-      check_class,   check_oracle,   check_shards,   check_topology};
+      check_harness,  check_unpack,  check_quant,    check_matmul,   check_act,
+      check_combine,  check_pack,    check_io,       check_layer,    check_activation,
+      check_table,    check_tasks,   check_host,     check_router,   check_race,
+      check_prove,    check_compare, check_counters, check_contract, check_linear,
+      check_dispatch, check_class,   check_oracle,   check_shards,   check_topology};
   const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
   struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
   parse(argc, argv);

@@ -3,8 +3,8 @@
  * tests/check_<x>.c exports check_<x>(), which registers its suite. A test that goes over kernels
  * is registered once per row of kernels.inc (check_rows), so a failure names its kernel; a row that
  * this CPU cannot run counts as skipped, never as passed. Every test draws from the seed and its
- * own name: `build/check SEED -f NAME` repeats one exactly. A fault ends the run with the test's
- * name; it is how guard pages and read-only inputs report. */
+ * own name: `build/check SEED -f NAME` repeats one exactly. A kernel's fault, which is how guard
+ * pages and read-only inputs report, fails the test that names it; any other ends the run. */
 #ifndef FP4MOE_CHECK_H
 #define FP4MOE_CHECK_H
 
@@ -16,6 +16,7 @@
 
 /* ---- The suites, in the order in which check.c runs them ---- */
 
+void check_harness(void);
 void check_unpack(void);
 void check_quant(void);
 void check_matmul(void);
@@ -51,7 +52,8 @@ void check_test(CU_pSuite suite, const char *name, void (*test)(void));
 typedef void check_row_fn(const fp4moe_kernel *row);
 void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *test);
 
-/* The same for one row, which need not be in kernels.inc. */
+/* The same for one row, which need not be in kernels.inc. The row that a test gets is a watched
+ * copy (watch.h). */
 void check_one_row(CU_pSuite suite, const char *name, const fp4moe_kernel *row, check_row_fn *test);
 
 #if defined(__x86_64__)
@@ -74,6 +76,11 @@ void check_fail(const char *file, int line, const char *format, ...)
 
 /* CHECK(condition, "k %zu: %g", k, x): fails and goes on; its value is that of the condition. */
 #define CHECK(condition, ...) ((condition) ? 1 : (check_fail(__FILE__, __LINE__, __VA_ARGS__), 0))
+
+/* Runs a row's test as check_rows does, but what fails there only becomes the text that is
+ * returned: the first failure, or what was skipped, "" if there was neither. For tests of the
+ * harness. */
+const char *check_caught(check_row_fn *test, const fp4moe_kernel *row);
 
 /* The running test, or before the run a kernel, is not a pass: `name` was not tried. */
 void check_skip(const char *name, const char *why);
