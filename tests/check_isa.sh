@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Looks into the object files of x86-64: each may hold the instructions of its suffix's CPU bits
 # (src/cpu.c, Makefile) and no others. A kernel compiled with a flag too many, or an intrinsic that
-# the compiler takes from further up, would fault on a machine that the oracle thinks it serves.
+# the compiler takes from further up, would fault on a machine that the oracle thinks it serves. And
+# every AVX kernel must leave no upper half of a vector register in use (uppers.py).
 #   tests/check_isa.sh BUILD
 set -u
 build=$1
@@ -54,6 +55,14 @@ elif [ "$(uname -m)" != x86_64 ]; then
 else
   while read -r object; do scan "$object"; done \
     < <(find "$build/kernels" "$build/src" "$build/autotune" -name '*.o')
+  if ! command -v python3 >/dev/null; then
+    echo "skipped: upper halves of vector registers: no python3 here"
+    skipped=1
+  elif python3 tests/uppers.py "$build"/kernels/*_avx*.o; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+  fi
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ] && [ "$((passed + skipped))" != 0 ]
