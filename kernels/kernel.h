@@ -251,7 +251,9 @@ typedef struct fp4moe_kernel {
 
 /* Float bound of a matmul row against exact arithmetic on the row's own inputs:
  *   |acc - exact| <= (err * K/32 + 4) * 2^-24 * sum|a*w| + 2K * 2^-126 * max(1, largest scale)
- * (the last term: VDPBF16PS takes subnormal products and sums to zero).
+ * (the last term: VDPBF16PS takes subnormal products and sums to zero). err * K/32 + 4 is at least
+ * the most roundings that one product's part of the sum goes through, by the row's order of
+ * summation (tests/check_order.c reads it off); where sums round to odd, each counts twice.
  * "Same bits" of an FP32 result means: NaN where the C row has NaN, else its bits; which NaN an
  * operation yields differs from compiler to compiler. quant, unpack and store fix theirs. */
 

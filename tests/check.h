@@ -20,6 +20,7 @@ void check_harness(void);
 void check_unpack(void);
 void check_quant(void);
 void check_matmul(void);
+void check_order(void);
 void check_act(void);
 void check_combine(void);
 void check_pack(void);
