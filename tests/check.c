@@ -347,12 +347,10 @@ void check_topology(void) { check_skip("topology", "no hwloc to build it with");
 #endif
 
 int main(int argc, char **argv) {
+#define SUITE(name) check_##name,
   static void (*const suites[])(void) = {
-      check_harness,  check_unpack,   check_quant,  check_matmul,   check_order,      check_act,
-      check_combine,  check_pack,     check_io,     check_layer,    check_activation, check_table,
-      check_tasks,    check_host,     check_router, check_race,     check_prove,      check_compare,
-      check_counters, check_contract, check_linear, check_dispatch, check_class,      check_oracle,
-      check_shards,   check_topology};
+#include "suites.inc"
+  };
   const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
   struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
   parse(argc, argv);

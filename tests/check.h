@@ -14,34 +14,10 @@
 
 #include "kernel.h"
 
-/* ---- The suites, in the order in which check.c runs them ---- */
+/* ---- The suites ---- */
 
-void check_harness(void);
-void check_unpack(void);
-void check_quant(void);
-void check_matmul(void);
-void check_order(void);
-void check_act(void);
-void check_combine(void);
-void check_pack(void);
-void check_io(void);
-void check_layer(void);
-void check_activation(void);
-void check_class(void);
-void check_oracle(void);
-void check_table(void);
-void check_tasks(void);
-void check_host(void);
-void check_race(void);
-void check_prove(void);
-void check_compare(void);
-void check_counters(void);
-void check_router(void);
-void check_contract(void);
-void check_linear(void);
-void check_dispatch(void);
-void check_shards(void);
-void check_topology(void);
+#define SUITE(name) void check_##name(void);
+#include "suites.inc"
 
 /* ---- Registering ---- */
 
