@@ -27,7 +27,7 @@ static const char usage[] =
     "usage: fp4moe bench (--model PRESET | --hidden H --intermediate I --experts E --topk K\n"
     "                     --format mxfp4|nvfp4 [--activation NAME])\n"
     "                    --precision P --tokens LIST [--layers N] [--threads N] [--kernel GLOB]\n"
-    "                    [--against GLOB] [--json]\n"
+    "                    [--against GLOB|static] [--json]\n"
     "       fp4moe bench --op unpack|quant|gemv|gemm|act|combine|store (--model ... | --hidden ...)\n"
     "                    [--precision P] [--tokens LIST] [--threads N] [--kernel GLOB] [--json]\n"
     "\n"
@@ -38,6 +38,7 @@ static const char usage[] =
     "  --layers N           keep N distinct layers and run them in turn: times are per layer\n"
     "  --against GLOB       make each call a second time with the kernels that GLOB allows, in the\n"
     "                       same rounds: ratio = that time / this time, with quartiles\n"
+    "  --against static     likewise without the table: ratio is what tuning brings\n"
     "  --op OP              every kernel of one op alone, from the L2 cache, on one thread and on\n"
     "                       all; --tokens are the rows that the kernel is given. C kernels only\n"
     "                       where --kernel or FP4MOE_CPU=c asks for them\n";
@@ -121,13 +122,20 @@ static void make_layers(bench *b) {
 
 /* ---- Plans ---- */
 
-/* Both sides choose from the same table. */
+/* Both sides choose from the same table, or the second from none. */
 static void make_plans(bench *b) {
   const problem *p = &b->problem;
   fp4moe_layer_desc desc = problem_desc(p);
   b->sides = p->against ? SIDES : 1;
   require(fp4moe_context_select(b->context, &desc, &b->plan[OWN]), p->name);
   if (!p->against) return;
+  if (!strcmp(p->against, "static")) {
+    fp4moe_request request = b->context->request;
+    const fp4moe_selector untuned = {&b->host, &request, NULL};
+    request.tuned = FP4MOE_TUNED_OFF;
+    require(fp4moe_select(&untuned, &desc, &b->plan[AGAINST]), p->name);
+    return;
+  }
   fp4moe_context *rival = problem_context(p, p->against);
   require(fp4moe_context_select(rival, &desc, &b->plan[AGAINST]), "--against");
   fp4moe_context_destroy(rival);
