@@ -153,7 +153,7 @@ static uint64_t parse_time(const char *text) {
   return (uint64_t)(n * seconds * 1e9);
 }
 
-static unsigned parse_classes(const char *text) {
+unsigned options_classes(const char *text) {
   unsigned classes = 0;
   char *list = strdup(text);
   for (char *save, *w = strtok_r(list, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
@@ -195,7 +195,7 @@ void options_parse(int argc, char **argv, options *o) {
       add_numbers(m, optarg);
       break;
     case PRECISION:
-      classes = parse_classes(optarg);
+      classes = options_classes(optarg);
       break;
     case BUDGET:
       o->budget_ns = parse_time(optarg);

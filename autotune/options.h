@@ -16,4 +16,7 @@ typedef struct options {
 
 void options_parse(int argc, char **argv, options *o);
 
+/* The classes of a list such as "bf16,int8", one bit each; death for others than tables have. */
+unsigned options_classes(const char *text);
+
 #endif

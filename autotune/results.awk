@@ -1,5 +1,5 @@
 # results.awk - SUMMARY.md from machine.txt and the lines of fp4moe bench --json, on stdin in the order
-# of the summary. svg=1: there is a plot. curve=1: only M and efficiency of layer lines, for the plot.
+# of the summary. svg=1: there is a plot.
 
 BEGIN {
   at = "1 4 16 64 256 2048"
@@ -49,7 +49,7 @@ function head(cpu) {
   sub(/^cpu */, "", cpu)
   print "# " cpu "\n"
   if (svg) print "![efficiency over tokens](efficiency.svg)\n"
-  print "Written by `make results` from the lines beside it. Efficiency is floor / time of a whole layer,"
+  print "Written by `make results` from the lines beside it; REPORT.md is the table's. Efficiency is floor / time of a whole layer,"
   print "floor = the larger of reading the active experts once and doing the dots, both at the machine's"
   print "limits of the same rounds; medians, quartiles in brackets. err: relative, against the C rows in"
   print "FP32. Targets are set for AVX-512 on two Zen 4 cores. Single kernels run from the level-2 cache;"
@@ -69,10 +69,6 @@ function head(cpu) {
 }
 
 /"what":"layer"/ {
-  if (curve) {
-    print value("tokens"), value("efficiency")
-    next
-  }
   section(value("model") ", class " value("precision") " (" value("format") ")",
           "| M | ms | GB/s | GFLOP/s | floor ms | efficiency | quartiles | target | err |",
           "|--:|--:|--:|--:|--:|--:|:-:|--:|--:|")

@@ -9,7 +9,7 @@
 build=${1:-build}
 scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 unset FP4MOE_KERNEL FP4MOE_CPU FP4MOE_TABLE
 table=$scratch/table
 small='--quick --output '$table' --shape 64,64,8,2,mxfp4'
@@ -66,6 +66,26 @@ tuner report --table "$scratch/without"
 check 'report without gains' out 'The table says nothing of it'
 refuses 'no-such-table' report --table "$scratch/no-such-table"
 refuses '--colour' report --colour
+refuses '--output' report --table "$table" --no-measure
+
+# The report as a directory; without gnuplot it has no plots and says why.
+tuner report --table "$table" --output "$scratch/report" --no-measure
+check 'report directory' [ $status -eq 0 ]
+check 'winners' grep -q '^| 1 | fp4moe_gemv' "$scratch/report/REPORT.md"
+nowhere=$scratch/no-gnuplot
+(PATH=$nowhere && tuner report --table "$table" --output "$nowhere" --no-measure && [ $status -eq 0 ])
+check 'no gnuplot' err 'gnuplot is not installed'
+check 'no gnuplot, no plot' [ "$(grep -c svg "$nowhere/REPORT.md")" -eq 0 ]
+if command -v gnuplot >/dev/null; then
+  check 'plot of winners' grep -q '</svg>' "$scratch/report/winners.svg"
+  tuner report --table "$table" --output "$scratch/report" --model qwen3-30b-a3b --precision int8 --tokens 1
+  check "measured report: status $status" [ $status -le 1 ]
+  check 'kernels' grep -q '^| fp4moe_gemm_nv_i8' "$scratch/report/REPORT.md"
+  check 'roofline' grep -q 'Gop/s' "$scratch/report/roofline.svg"
+  check 'the plots are shown' [ "$(grep -c '^!\[' "$scratch/report/REPORT.md")" -ge 2 ]
+else
+  skipped=$((skipped + 1)) && echo 'skipped: plots of the report: no gnuplot'
+fi
 
 # The table's pick on one side, the static order on the other. (Status 1: so small a layer is not
 # to be believed.)
@@ -120,5 +140,5 @@ refuses '--shape' --shape 64,64
 refuses 'extra' extra
 refuses '/proc/none' --quick --output /proc/none/table --shape 64,64,8,2,mxfp4
 
-echo "$passed passed, $failed failed, 0 skipped"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
