@@ -6,7 +6,7 @@
 
 #include "grid.h"
 
-static const uint32_t prefetches[] = {4096, 2048, 1024, 8192};
+static const uint32_t prefetches[] = {4096, 16384, 32768, 8192, 2048, 1024};
 static const uint32_t k_blocks[] = {0, 512, 1024};
 static const uint32_t widths[] = {1, 2, 3, 4, 6}; /* panels */
 
@@ -31,7 +31,7 @@ static void add(grid *g, const fp4moe_recipe *r) {
 /* A gemv row reads a unit's weights rows/mr times, all but the first from cache. */
 static void add_gemv(grid *g, const fp4moe_kernel *k) {
   size_t rows = fp4moe_bucket_rows(g->bucket);
-  if (k->mr * 4 < rows) return;
+  if (k->mr * 12 < rows) return;
   for (uint32_t panels = 2; panels <= 8; panels *= 2)
     for (size_t p = 0; p < (g->quick ? 2 : sizeof prefetches / sizeof *prefetches); p++) {
       fp4moe_recipe r = {.gemv = k, .panels = panels, .prefetch = prefetches[p]};

@@ -91,9 +91,10 @@ typedef struct {
 } product;
 
 static void multiply_gemv(const fp4moe_recipe *r, const product *x, fp4moe_matmul *t) {
+  size_t passes = (x->m + r->gemv->mr - 1) / r->gemv->mr;
   t->prefetch = r->prefetch;
-  for (size_t i = 0; i < x->m; i += r->gemv->mr) {
-    t->m = x->m - i < r->gemv->mr ? x->m - i : r->gemv->mr;
+  for (size_t i = 0; passes; i += t->m, passes--, t->prefetch = 0) { /* cut evenly */
+    t->m = (x->m - i + passes - 1) / passes;
     t->rows = x->rows + i;
     t->acc = x->acc + i * t->acc_stride;
     r->gemv->fn.matmul(t);

@@ -186,7 +186,9 @@ static int is_forced(const fp4moe_selector *s, uint32_t ops) {
   return (s->request->forced & ops) != 0;
 }
 
-enum { GEMV_BUCKETS = 5 }; /* without a table: m up to 16 by a gemv */
+/* Without a table: m up to 16 by a gemv, and any m by one that takes more than FEW_ROWS at a time,
+ * whose decoding hides behind its dots. */
+enum { GEMV_BUCKETS = 5, FEW_ROWS = 8 };
 
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *r) {
@@ -199,8 +201,8 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   if (!r->gemm) return no_kernel(s, desc, FP4MOE_OP_GEMM);
   if (!r->unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
   int gemm_is_slow =
-      r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c && !is_forced(s, MANY_ROW_OPS);
-  if (bucket < GEMV_BUCKETS || gemm_is_slow) {
+      gemv->mr > FEW_ROWS || (r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c);
+  if (bucket < GEMV_BUCKETS || (gemm_is_slow && !is_forced(s, MANY_ROW_OPS))) {
     r->unpack = r->gemm = NULL;
     r->gemv = gemv;
     r->panels = GEMV_PANELS;
