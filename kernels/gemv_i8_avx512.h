@@ -32,19 +32,19 @@ FP4_INLINE int fp4_gemv_tile(const fp4moe_matmul *t, size_t panel, size_t m, siz
   for (size_t stop = turn, to_soon = ahead; at.q < end; stop = end, to_soon += jump) {
     for (; at.q < stop; fp4_parts_step(&at), w += 256, s += 512 / of.group) {
       const uint8_t *soon = w + to_soon;
-      FP4_UNROLL for (size_t p = 0; p < np; p++) {
-        FP4_UNROLL for (size_t v = 0; v < 4; v++)
-            _mm_prefetch((const char *)soon + 64 * v, _MM_HINT_T1);
-        _mm_prefetch((const char *)s + p * ss + 2 * ahead / of.group, _MM_HINT_T1);
-        soon += ws;
-        __asm__("" : "+r"(soon)); /* or each line's address is hoisted, and spilled */
-      }
+      if (ahead) FP4_UNROLL for (size_t p = 0; p < np; p++) {
+          FP4_UNROLL for (size_t v = 0; v < 4; v++)
+              _mm_prefetch((const char *)soon + 64 * v, _MM_HINT_T1);
+          _mm_prefetch((const char *)s + p * ss + 2 * ahead / of.group, _MM_HINT_T1);
+          soon += ws;
+          __asm__("" : "+r"(soon)); /* or each line's address is hoisted, and spilled */
+        }
       FP4_UNROLL for (size_t p = 0; p < np; p += g) {
         const fp4_block here = {w + p * ws, s + p * ss, ws, ss, g};
         fp4_forget(&at, of.group);
         fp4_i8_block(row, m, at, here, 32, of, &seen, acc + p);
       }
-      if (m * np > 10) __asm__("" : "+m"(acc)); /* keeps them out of registers */
+      if (m * np > 12) __asm__("" : "+m"(acc)); /* keeps them out of registers */
     }
   }
   if (of.group == FP4_NV_GROUP && t->k % 32) FP4_UNROLL for (size_t p = 0; p < np; p++) {
