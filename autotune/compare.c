@@ -101,7 +101,7 @@ static void judge(const fp4moe_table *t, int which, compare_pick *p) {
   if (!count || p->is_static[which]) return;
   p->noise[which] = e->noise * 1e-6;
   for (size_t i = 0; i < count; i++)
-    if (!fp4moe_recipe_order(&e[i].recipe, &p->recipe[!which])) {
+    if (!fp4moe_recipe_order(&e[i].recipe, &p->recipe[!which], p->key.bucket)) {
       p->ratio[which] = (double)e[i].ns / (double)e->ns;
       p->within[which] = p->ratio[which] <= 1 + p->noise[which];
       return;
@@ -117,7 +117,7 @@ static int compare_one(const fp4moe_selector *s, const fp4moe_table *const table
   c->picks++;
   p->same_kernels = same_kernels(&p->recipe[0], &p->recipe[1]);
   c->same_kernels += (size_t)p->same_kernels;
-  if (!fp4moe_recipe_order(&p->recipe[0], &p->recipe[1])) {
+  if (!fp4moe_recipe_order(&p->recipe[0], &p->recipe[1], p->key.bucket)) {
     c->same++;
     return 0;
   }

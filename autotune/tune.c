@@ -85,7 +85,7 @@ static void enter(job *j, int phase, const fp4moe_recipe *recipe, race_lane *lan
   for (size_t i = 0; i < lane->count; i++) {
     race_runner *r = &lane->runner[i];
     for (size_t k = 0; k < lane->count; k++)
-      r->order += fp4moe_recipe_order(&recipe[k], &recipe[i]) < 0;
+      r->order += fp4moe_recipe_order(&recipe[k], &recipe[i], j->bucket) < 0;
     r->out = !verdict[i].ok;
     j->run->candidates++;
     j->run->refused += (size_t)r->out;

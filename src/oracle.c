@@ -94,17 +94,22 @@ uint32_t fp4moe_judge(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
   return why;
 }
 
-/* The first eligible kernel of an op with mr >= rows; else the last of its ISA's, which has the
- * largest mr. NULL: none. */
+/* Is a gemv row the better one for `rows` rows, of two that stand in static order? */
+static int is_better(const fp4moe_kernel *k, const fp4moe_kernel *best, size_t rows) {
+  int waits = fp4moe_tile_waits(best, rows) - fp4moe_tile_waits(k, rows);
+  return waits > 0 || (!waits && best->mr < rows && k->mr > best->mr);
+}
+
+/* The first eligible kernel of an op; of gemv rows of its ISA the first that suits `rows`: with a
+ * tile that does not wait, then with mr >= rows or the largest mr. NULL: none. */
 static const fp4moe_kernel *first_kernel(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                          fp4moe_op op, size_t rows) {
   const fp4moe_kernel *best = NULL;
   for (size_t i = 0; i < fp4moe_kernel_count; i++) {
     const fp4moe_kernel *k = &fp4moe_kernels[i];
     if (k->op != op || fp4moe_judge(s, desc, k)) continue;
-    if (best && k->isa != best->isa) break;
-    best = k;
-    if (op != FP4MOE_OP_GEMV || k->mr >= rows) break;
+    if (best && (op != FP4MOE_OP_GEMV || k->isa != best->isa)) break;
+    if (!best || is_better(k, best, rows)) best = k;
   }
   return best;
 }
@@ -315,7 +320,7 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
       if ((status = fp4moe_choose(s, desc, phase, b, &choice))) return status;
       plan->recipe[phase][b] = choice.recipe;
     }
-    plan->wide[phase].gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, 8);
+    plan->wide[phase].gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, 1);
     plan->wide[phase].panels = plan->recipe[phase][0].gemv
                                    ? plan->recipe[phase][0].panels
                                    : fp4moe_panel_step(phase, desc->activation.gated);

@@ -22,6 +22,13 @@ static inline int fp4moe_bucket(size_t m) {
 /* The largest m of a bucket; 128 stands for the open one. */
 static inline size_t fp4moe_bucket_rows(int bucket) { return (size_t)1 << bucket; }
 
+/* Does a register tile of several panels have so few sums with m rows that each dot waits for the
+ * one before? Then rows of one panel, whose chains are shorter, come first where no clock says. */
+static inline int fp4moe_tile_waits(const fp4moe_kernel *k, size_t m) {
+  size_t panels = k->nr / FP4MOE_PANEL;
+  return panels > 1 && (m < k->mr ? m : k->mr) * panels < 10;
+}
+
 enum { FP4MOE_GATE_UP, FP4MOE_DOWN, FP4MOE_PHASES }; /* phase 1, phase 2 */
 
 enum {

@@ -310,8 +310,10 @@ static unsigned unusual(uint32_t value, uint32_t usual) {
   return value < usual ? steps + 1 : steps;
 }
 
-int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b) {
+int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b, int bucket) {
   const fp4moe_kernel *ka = a->gemv ? a->gemv : a->gemm, *kb = b->gemv ? b->gemv : b->gemm;
+  size_t rows = fp4moe_bucket_rows(bucket);
+  ORDER(fp4moe_tile_waits(ka, rows), fp4moe_tile_waits(kb, rows));
   ORDER(ka, kb);
   ORDER(a->unpack, b->unpack);
   ORDER(a->k_block, b->k_block);
@@ -333,7 +335,7 @@ static int compare_recipes(const void *x, const void *y) {
   ORDER(a->cores, b->cores);
   ORDER(a->bucket, b->bucket);
   ORDER(a->ns, b->ns);
-  return fp4moe_recipe_order(&a->recipe, &b->recipe);
+  return fp4moe_recipe_order(&a->recipe, &b->recipe, a->bucket);
 }
 
 static int compare_schedules(const void *x, const void *y) {

@@ -108,9 +108,10 @@ void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][
 void fp4moe_table_soft(const fp4moe_host *host, char line[192]);
 void fp4moe_table_sort(fp4moe_table *table);
 
-/* The order of two recipes that are as fast as each other: kernels.inc, no K blocks, 4 panels, a
- * prefetch of 4096, and what is near to that. < 0: a stands first. */
-int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b);
+/* The order of two recipes that are as fast as each other with the rows of a bucket: tiles that do
+ * not wait (fp4moe_tile_waits), then kernels.inc, no K blocks, 4 panels, a prefetch of 4096, and
+ * what is near to that. < 0: a stands first. */
+int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b, int bucket);
 
 const char *fp4moe_format_name(int format); /* "mxfp4", "nvfp4" */
 const char *fp4moe_class_name(int act);     /* "f32", "bf16", "int8", "mxfp8", "nvfp4" */
