@@ -303,8 +303,9 @@ static void other_release(void) {
 /* ---- Writers that are killed ---- */
 
 /* Saves tables of 6 and 5 entries in turn until it is killed. */
-static _Noreturn void write_on(fp4moe_recipe_entry e[6]) {
+static _Noreturn void write_on(fp4moe_recipe_entry e[6], int short_first) {
   fp4moe_table t = sample(e);
+  if (!short_first) t.recipes = 5;
   for (;;) {
     t.recipes = 11 - t.recipes;
     if (fp4moe_table_save(path, &host, isa, &t)) _exit(1);
@@ -333,7 +334,7 @@ static void killed_writers(void) {
   for (int i = 0; i < KILLS; i++) {
     int status;
     pid_t child = fork();
-    if (!child) write_on(e);
+    if (!child) write_on(e, i % 2);
     usleep((useconds_t)check_below(3000));
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
