@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "cpu.h"
 #include "environment.h"
 #include "layer.h"
 #include "nodes.h"
@@ -154,10 +155,12 @@ static fp4moe_status find_table(fp4moe_context *ctx) {
 }
 
 fp4moe_status fp4moe_context_reload_table(fp4moe_context *ctx, const char *path) {
-  if (!path) return find_table(ctx);
-  if (ctx->request.tuned == FP4MOE_TUNED_OFF)
+  if (path && ctx->request.tuned == FP4MOE_TUNED_OFF)
     return fp4moe_fail(FP4MOE_INVALID, "tuned is off, and the table is \"%s\"", path);
-  return load_table(ctx, path, "named by the caller");
+  uint64_t mode = fp4moe_fp_enter();
+  fp4moe_status status = path ? load_table(ctx, path, "named by the caller") : find_table(ctx);
+  fp4moe_fp_leave(mode);
+  return status;
 }
 
 static void table_text(fp4moe_context *ctx, fp4moe_text *t) {
@@ -190,11 +193,13 @@ fp4moe_status fp4moe_context_table(fp4moe_context *ctx, char *buf, size_t cap, s
 
 fp4moe_status fp4moe_context_select(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
                                     fp4moe_plan *plan) {
+  uint64_t mode = fp4moe_fp_enter();
   pthread_mutex_lock(&ctx->table_lock);
   const fp4moe_table *table = ctx->table && !ctx->table->refused ? ctx->table : NULL;
   fp4moe_selector s = {&ctx->host, &ctx->request, table};
   fp4moe_status status = fp4moe_select(&s, desc, plan);
   pthread_mutex_unlock(&ctx->table_lock);
+  fp4moe_fp_leave(mode);
   return status;
 }
 
@@ -208,6 +213,7 @@ static fp4moe_status explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
   fp4moe_text t = {buf, cap, 0}, table_about = {about, sizeof about, 0};
   fp4moe_status status = fp4moe_take_struct(&p, sizeof p, problem, "fp4moe_problem");
   if (status) return status;
+  uint64_t mode = fp4moe_fp_enter();
   if (layer) fp4moe_shards_text(layer, &table_about);
   pthread_mutex_lock(&ctx->table_lock);
   table_text(ctx, &table_about);
@@ -215,6 +221,7 @@ static fp4moe_status explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
   fp4moe_selector s = {&ctx->host, &ctx->request, table};
   status = fp4moe_report(&s, desc, &p, about, running, &t);
   pthread_mutex_unlock(&ctx->table_lock);
+  fp4moe_fp_leave(mode);
   return status ? status : finish_text(&t, needed);
 }
 
@@ -292,11 +299,13 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
   pthread_mutex_init(&ctx->table_lock, NULL);
   fp4moe_status status = fp4moe_take_struct(&ctx->desc, sizeof ctx->desc, desc ? desc : &defaults,
                                             "fp4moe_context_desc");
+  uint64_t mode = fp4moe_fp_enter();
   fp4moe_host_read(&ctx->host);
   find_nodes(ctx);
   if (!status) status = fill_providers(ctx);
   if (!status) status = make_request(ctx);
   if (!status) status = find_table(ctx);
+  fp4moe_fp_leave(mode);
   if (status)
     fp4moe_context_destroy(ctx);
   else

@@ -22,9 +22,11 @@ typedef struct fp4moe_cpu_id {
 } fp4moe_cpu_id;
 void fp4moe_cpu_identify(fp4moe_cpu_id *id);
 
-/* Sets round-to-nearest without flushing and masks exceptions; returns the caller's mode. */
-uint64_t fp4moe_fp_enter(void);
-void fp4moe_fp_leave(uint64_t mode);
+/* Sets round-to-nearest without flushing and masks exceptions; returns the caller's mode. Whatever
+ * computes with floats, text that is parsed included, stands between the two, on every thread.
+ * Exported from the shared library for libfp4moe_io only. */
+FP4MOE_API uint64_t fp4moe_fp_enter(void);
+FP4MOE_API void fp4moe_fp_leave(uint64_t mode);
 
 /* One pause of a spinning thread. */
 void fp4moe_cpu_relax(void);

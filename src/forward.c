@@ -422,13 +422,12 @@ static fp4moe_status count_rows(fp4moe_call *c) {
   return status;
 }
 
-fp4moe_status fp4moe_call_run(fp4moe_call *c, void *workspace, size_t bytes) {
+static fp4moe_status run_call(fp4moe_call *c, void *workspace, size_t bytes) {
   const fp4moe_team *team = c->batch.team;
   int first = !team || team->ith == 0;
   if (!first) c->batch.stats = NULL;
   fp4moe_stats none = {0}, *stats = c->batch.stats ? c->batch.stats : &none;
   uint64_t start = time_of(c);
-  if (!c->batch.tokens) return FP4MOE_OK;
   size_t piece = fit_piece(c, bytes);
   if (!piece || !workspace)
     return fp4moe_fail(FP4MOE_WORKSPACE, "the workspace has %zu bytes, this call needs %zu",
@@ -436,7 +435,6 @@ fp4moe_status fp4moe_call_run(fp4moe_call *c, void *workspace, size_t bytes) {
   fp4moe_call_layout(c, workspace, piece);
   fp4moe_status status = count_rows(c);
   if (status) return status;
-  uint64_t mode = fp4moe_fp_enter();
   stats->prepare_ns = stats->phase1_ns = stats->phase1_wait_ns = 0;
   stats->phase2_ns = stats->phase2_wait_ns = 0;
   if (first) count_stats(c, stats);
@@ -445,8 +443,15 @@ fp4moe_status fp4moe_call_run(fp4moe_call *c, void *workspace, size_t bytes) {
   for (size_t t = 0; t < c->batch.tokens && c->actives; t += piece)
     run_piece(c, t, c->batch.tokens - t < piece ? c->batch.tokens - t : piece, stats);
   if (!c->actives && team) team->barrier(team->arg);
-  fp4moe_fp_leave(mode);
   return FP4MOE_OK;
+}
+
+fp4moe_status fp4moe_call_run(fp4moe_call *c, void *workspace, size_t bytes) {
+  if (!c->batch.tokens) return FP4MOE_OK;
+  uint64_t mode = fp4moe_fp_enter();
+  fp4moe_status status = run_call(c, workspace, bytes);
+  fp4moe_fp_leave(mode);
+  return status;
 }
 
 fp4moe_status fp4moe_layer_forward_plan(fp4moe_layer *layer, const fp4moe_plan *plan,

@@ -80,11 +80,6 @@ static void against_double(void) {
 
 /* ---- Bits ---- */
 
-static void backwards(void *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg) {
-  (void)pool;
-  while (n--) fn(arg, n);
-}
-
 /* The call in the least workspace, on `threads` threads. */
 static void run_small(fp4moe_layer *layer, fp4moe_batch b, size_t threads) {
   fp4moe_limits l = {sizeof l, b.tokens, b.top_k, threads};

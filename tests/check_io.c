@@ -535,4 +535,5 @@ void check_io(void) {
   check_io_floats();
   check_io_packed();
   check_io_faults();
+  check_io_modes();
 }

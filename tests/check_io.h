@@ -41,6 +41,9 @@ void check_io_packed(void);
 /* Suite "faults" (check_io_faults.c). */
 void check_io_faults(void);
 
+/* Suite "modes of loaders" (check_io_modes.c). */
+void check_io_modes(void);
+
 /* A directory for the running test, made and removed with all that is in it. */
 extern char io_scratch[64];
 void io_scratch_open(void);

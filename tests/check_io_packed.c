@@ -14,7 +14,7 @@
 
 #include "check_io.h"
 #include "io/packed.h"
-#include "layer.h"
+#include "layer_call.h"
 
 static const char *const sources[] = {"gptoss_mxfp4",          "dsv4_mxfp4",
                                       "qwen3_nvfp4_modelopt",  "qwen3_nvfp4_ct",
@@ -77,18 +77,9 @@ static size_t count_files(void) {
 
 /* ---- The same bits ---- */
 
-/* The whole records of a layer, whatever its shards. */
-static uint8_t *records_of(const fp4moe_layer *layer) {
-  size_t each = layer->shape.bytes;
-  uint8_t *all = aligned_alloc(64, layer->desc.experts * each);
-  for (size_t e = 0; e < layer->desc.experts; e++)
-    fp4moe_layer_whole_record(layer, e, all + e * each);
-  return all;
-}
-
 static void compare_layers(const char *what, const fp4moe_layer *a, const fp4moe_layer *b) {
   if (!CHECK(a && b && !memcmp(&a->shape, &b->shape, sizeof a->shape), "%s: sizes", what)) return;
-  uint8_t *of_a = records_of(a), *of_b = records_of(b);
+  uint8_t *of_a = whole_records(a), *of_b = whole_records(b);
   CHECK_SAME(of_b, of_a, a->desc.experts * a->shape.bytes, 1, what);
   free(of_a);
   free(of_b);
@@ -266,7 +257,7 @@ static long smaps(const char *path, const char *field, char permissions[8]) {
 }
 
 /* One token through the layer; the same numbers wherever it runs. */
-static fp4moe_status run(fp4moe_layer *layer, float y[128]) {
+static fp4moe_status run_token(fp4moe_layer *layer, float y[128]) {
   float x[128], weights[2] = {0.75f, 0.25f};
   const int32_t ids[2] = {1, 3};
   fp4moe_batch batch = {.struct_size = sizeof batch,
@@ -277,13 +268,8 @@ static fp4moe_status run(fp4moe_layer *layer, float y[128]) {
                         .topk_ids = ids,
                         .ids_dtype = FP4MOE_I32,
                         .topk_weights = weights};
-  const fp4moe_limits limits = {.struct_size = sizeof limits, .max_tokens = 1, .top_k = 2};
   for (int i = 0; i < 128; i++) x[i] = (float)(i % 7) - 3;
-  size_t bytes = fp4moe_workspace_bytes(layer, &limits);
-  void *workspace = malloc(bytes);
-  fp4moe_status status = fp4moe_layer_forward(layer, &batch, workspace, bytes);
-  free(workspace);
-  return status;
+  return run(layer, &batch);
 }
 
 /* In the child: opens the file by itself and runs; 0 where all is well. */
@@ -294,7 +280,7 @@ static int other_process(const char *path, const float *want) {
   fp4moe_layer *layer = NULL;
   fp4moe_context *own = NULL;
   if (fp4moe_context_create(NULL, &own) || fp4moe_checkpoint_open(path, &ckpt)) return 2;
-  if (fp4moe_checkpoint_load_layer(ckpt, 0, own, NULL, &layer) || run(layer, y)) return 3;
+  if (fp4moe_checkpoint_load_layer(ckpt, 0, own, NULL, &layer) || run_token(layer, y)) return 3;
   if (memcmp(y, want, sizeof y) != 0) return 4;
   long rss = smaps(path, "Rss:", permissions), pss = smaps(path, "Pss:", permissions);
   if (strcmp(permissions, "r--s") || smaps(path, "Private_Dirty:", permissions) != 0) return 5;
@@ -319,7 +305,7 @@ static void test_shared(void) {
   pack("gptoss_mxfp4", "shared");
   fp4moe_checkpoint *ckpt = open_with(io_at("shared"), 1, 0); /* verify touches every page */
   fp4moe_layer *layer = load(ckpt);
-  CHECK(layer && !run(layer, y) && y[5] != 0, "%s", fp4moe_error_detail());
+  CHECK(layer && !run_token(layer, y) && y[5] != 0, "%s", fp4moe_error_detail());
   char path[160];
   snprintf(path, sizeof path, "%s", io_at("shared"));
   compare_in_child(layer, path, y);
@@ -337,9 +323,9 @@ static void test_replaced(void) {
   fp4moe_checkpoint *ckpt = open_with(io_at("p"), 0, 0);
   fp4moe_layer *layer = load(ckpt);
   float before[128] = {0}, after[128] = {0};
-  CHECK(!run(layer, before), "%s", fp4moe_error_detail());
+  CHECK(!run_token(layer, before), "%s", fp4moe_error_detail());
   pack("nemotron_nvfp4_modelopt", "p");
-  CHECK(!run(layer, after) && !memcmp(before, after, sizeof after), "the old map");
+  CHECK(!run_token(layer, after) && !memcmp(before, after, sizeof after), "the old map");
   fp4moe_layer_destroy(layer);
   layer = load(ckpt); /* the checkpoint has the old file open */
   CHECK(layer && layer->desc.hidden == 128, "the old file");
@@ -572,7 +558,7 @@ static void test_records(void) {
   const fp4moe_layer_desc *desc = &layer->desc;
   size_t bytes = desc->experts * layer->shape.bytes;
   CHECK(fp4moe_record_bytes(desc) * desc->experts == bytes, "bytes");
-  uint8_t *all = records_of(layer);
+  uint8_t *all = whole_records(layer);
   uint8_t *memory =
       mmap(NULL, bytes + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   memcpy(memory, all, bytes);

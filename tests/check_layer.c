@@ -178,11 +178,6 @@ static void pack_and_restore(void) {
 
 /* ---- Bits ---- */
 
-static void backwards(void *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg) {
-  (void)pool;
-  while (n--) fn(arg, n);
-}
-
 /* y of one problem under a context; fails the test when the bits are not those of `want`. */
 static void same_bits(const random_layer *m, problem *p, fp4moe_context *ctx, size_t threads,
                       const float *want, const char *what) {

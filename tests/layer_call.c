@@ -72,3 +72,16 @@ fp4moe_context *context_of(size_t threads) {
   CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
   return ctx;
 }
+
+void backwards(void *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg) {
+  (void)pool;
+  while (n--) fn(arg, n);
+}
+
+uint8_t *whole_records(const fp4moe_layer *layer) {
+  const size_t each = layer->shape.bytes;
+  uint8_t *all = aligned_alloc(64, layer->desc.experts * each);
+  for (size_t e = 0; e < layer->desc.experts; e++)
+    fp4moe_layer_whole_record(layer, e, all + e * each);
+  return all;
+}

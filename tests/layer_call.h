@@ -35,6 +35,12 @@ fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
 
 fp4moe_context *context_of(size_t threads);
 
+/* A provider of threads that has one, and does what comes last first. */
+fp4moe_parallel_for backwards;
+
+/* The whole records [E][shape.bytes] of a layer, whatever its shards; freed by the caller. */
+uint8_t *whole_records(const fp4moe_layer *layer);
+
 /* The call fails with this status, and a detail that has the text. */
 #define REFUSED(call, status, text)                                                                \
   do {                                                                                             \

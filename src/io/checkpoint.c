@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu.h"
 #include "io/checkpoint.h"
 #include "io/file.h"
 #include "io/packed.h"
@@ -196,7 +197,9 @@ fp4moe_status fp4moe_checkpoint_open_with(const char *path, const fp4moe_open_op
   fp4moe_checkpoint *c = calloc(1, sizeof *c);
   if (!c || !(c->path = strdup(path)))
     status = fp4moe_fail(FP4MOE_NO_MEMORY, "%s: checkpoint", path);
+  uint64_t mode = fp4moe_fp_enter();
   if (status == FP4MOE_OK) status = open_any(c, &o);
+  fp4moe_fp_leave(mode);
   if (status != FP4MOE_OK) {
     fp4moe_checkpoint_close(c);
     return status;

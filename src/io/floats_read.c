@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu.h"
 #include "fp4.h"
 #include "io/floats.h"
 #include "io/ggml.h"
@@ -137,6 +138,7 @@ static fp4moe_status read_slices(struct decoder *d, const fp4moe_tensors *tensor
 fp4moe_status fp4moe_io_fp4_read(const fp4moe_tensors *tensors, const struct io_fp4 *f,
                                  fp4moe_dtype dtype, void *out) {
   fp4moe_status status;
+  uint64_t mode = fp4moe_fp_enter();
   struct decoder *d = malloc(sizeof *d);
   if (d)
     *d = (struct decoder){.f = f,
@@ -152,5 +154,6 @@ fp4moe_status fp4moe_io_fp4_read(const fp4moe_tensors *tensors, const struct io_
   if (d) free(d->scales);
   if (d) free(d->blocks);
   free(d);
+  fp4moe_fp_leave(mode);
   return status;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu.h"
 #include "io/checkpoint.h"
 #include "io/ggml.h"
 #include "io/linear.h"
@@ -135,9 +136,11 @@ fp4moe_status fp4moe_checkpoint_load_linear(const fp4moe_checkpoint *checkpoint,
   fp4moe_projection matrix;
   fp4moe_linear_desc own;
   char *memory = NULL;
+  uint64_t mode = fp4moe_fp_enter();
   fp4moe_status status = read_matrix(checkpoint->tensors, l, &matrix, &memory);
   if (status == FP4MOE_OK) status = choose_desc(l, desc, &matrix, &own);
   if (status == FP4MOE_OK) status = make(context, l, &own, &matrix, linear);
+  fp4moe_fp_leave(mode);
   free(memory);
   return status;
 }

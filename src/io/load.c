@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu.h"
 #include "io/checkpoint.h"
 #include "io/packed.h"
 #include "io/read.h"
@@ -106,9 +107,9 @@ fp4moe_status fp4moe_io_choose_part(const struct io_layer *from, const fp4moe_la
   return FP4MOE_OK;
 }
 
-fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, size_t i,
-                                           fp4moe_context *context, const fp4moe_layer_desc *desc,
-                                           const fp4moe_slice *slice, fp4moe_layer **layer) {
+static fp4moe_status load_slice(const fp4moe_checkpoint *checkpoint, size_t i,
+                                fp4moe_context *context, const fp4moe_layer_desc *desc,
+                                const fp4moe_slice *slice, fp4moe_layer **layer) {
   if (!checkpoint || !context || !layer)
     return fp4moe_fail(FP4MOE_INVALID, "fp4moe_checkpoint_load_layer: NULL argument");
   if (i >= checkpoint->count)
@@ -130,6 +131,15 @@ fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, 
     *layer = made;
   else
     fp4moe_layer_destroy(made);
+  return status;
+}
+
+fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *checkpoint, size_t i,
+                                           fp4moe_context *context, const fp4moe_layer_desc *desc,
+                                           const fp4moe_slice *slice, fp4moe_layer **layer) {
+  uint64_t mode = fp4moe_fp_enter();
+  fp4moe_status status = load_slice(checkpoint, i, context, desc, slice, layer);
+  fp4moe_fp_leave(mode);
   return status;
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "checksum.h"
+#include "cpu.h"
 #include "io/newfile.h"
 #include "io/packed.h"
 #include "io/tensors.h"
@@ -188,12 +189,14 @@ fp4moe_status fp4moe_checkpoint_pack(const fp4moe_checkpoint *checkpoint, const 
     status = fp4moe_fail(FP4MOE_INVALID, "%s: is packed already", checkpoint->path);
   if (status == FP4MOE_OK && k.options.slice && k.options.slice->split == FP4MOE_SPLIT_EXPERTS)
     status = fp4moe_fail(FP4MOE_INVALID, "a split by experts is for loading, not for packing");
+  uint64_t mode = fp4moe_fp_enter();
   if (status == FP4MOE_OK) status = choose_layers(&k);
   if (status == FP4MOE_OK) status = lay_out(&k);
   if (status == FP4MOE_OK) {
     name_source(&k);
     status = write_file(&k, path);
   }
+  fp4moe_fp_leave(mode);
   free(k.sources);
   free(k.parts);
   free(k.head);
