@@ -11,20 +11,9 @@
 #include "layer_call.h"
 #include "quant.h"
 
-static const struct variant {
-  const char *name;
-  fp4moe_format format;
-  fp4moe_precision precision;
-  fp4moe_input_global input_global;
-} variants[] = {
-    {"int8 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
-    {"int8 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
-    {"mxfp8", FP4MOE_MXFP4, FP4MOE_PRECISION_MXFP8, FP4MOE_GLOBAL_LAYER},
-    {"nvfp4 layer", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_LAYER},
-    {"nvfp4 expert", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_EXPERT},
-    {"nvfp4 token", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_TOKEN},
-};
-enum { VARIANTS = sizeof variants / sizeof *variants };
+/* Those that quantise, of class_words. */
+enum { FIRST = 4, VARIANTS = CLASS_WORDS - FIRST };
+static const class_word *const variants = class_words + FIRST;
 
 static const fp4moe_activation activations[] = {{.kind = FP4MOE_SILU, .gated = 1},
                                                 {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7},
@@ -32,21 +21,16 @@ static const fp4moe_activation activations[] = {{.kind = FP4MOE_SILU, .gated = 1
                                                 {.kind = FP4MOE_SILU}};
 enum { ACTIVATIONS = sizeof activations / sizeof *activations };
 
-static fp4moe_layer_desc desc_of(const struct variant *v, size_t hidden, size_t intermediate,
+static fp4moe_layer_desc desc_of(const class_word *v, size_t hidden, size_t intermediate,
                                  size_t experts, int activation) {
-  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
-                             .hidden = hidden,
-                             .intermediate = intermediate,
-                             .experts = experts,
-                             .format = v->format,
-                             .precision = v->precision,
-                             .activation = activations[activation],
-                             .input_global = v->input_global};
+  fp4moe_layer_desc d = class_desc(v, hidden, intermediate, experts);
+  d.activation = activations[activation];
+  return d;
 }
 
 /* ---- Against double precision ---- */
 
-static void compare(const struct variant *v, const fp4moe_layer_desc *d, fp4moe_context *ctx,
+static void compare(const class_word *v, const fp4moe_layer_desc *d, fp4moe_context *ctx,
                     size_t tokens, size_t top_k) {
   random_layer *m = random_layer_new(d, 1, NULL);
   problem p = draw(d, tokens, top_k, 1);
@@ -90,7 +74,7 @@ static void run_small(fp4moe_layer *layer, fp4moe_batch b, size_t threads) {
   CHECK_RELEASE();
 }
 
-static void same_bits(const struct variant *v, size_t tokens) {
+static void same_bits(const class_word *v, size_t tokens) {
   fp4moe_context_desc foreign = {.struct_size = sizeof foreign, .max_threads = 7};
   fp4moe_context *ctx[2] = {context_of(7), NULL};
   foreign.parallel_for = backwards;
@@ -129,7 +113,7 @@ static void threads_and_pieces(void) {
 }
 
 /* prepare, experts, finalize on the same problem as a fused call. */
-static void three_calls(const struct variant *v, fp4moe_context *ctx) {
+static void three_calls(const class_word *v, fp4moe_context *ctx) {
   fp4moe_layer_desc d = desc_of(v, 96, 64, 5, 0);
   random_layer *m = random_layer_new(&d, 1, NULL);
   problem p = draw(&d, 23, 3, 1);
@@ -168,7 +152,7 @@ static void calls_in_three(void) {
 /* ---- NaN and infinities ---- */
 
 /* All outputs of the token are NaN, and no other's. */
-static void bad_token(const struct variant *v, int activation, float bad, size_t tokens) {
+static void bad_token(const class_word *v, int activation, float bad, size_t tokens) {
   fp4moe_context *ctx = context_of(2);
   fp4moe_layer_desc d = desc_of(v, 64, 96, 3, activation);
   random_layer *m = random_layer_new(&d, 0, NULL);
@@ -257,21 +241,6 @@ static void refused_experts(void) {
 
 /* ---- Mutants ---- */
 
-/* mxfp8 by the floor rule: 2^floor(log2(amax)) stands at 256, and what is above 448 saturates. */
-static void quant_floor(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
-                        size_t row_k, float inverse) {
-  (void)row_k, (void)inverse;
-  for (size_t at = 0; at < k; at += 32) {
-    float v[32], top = 0x1p-100f;
-    for (size_t i = 0; i < 32; i++) top = fmaxf(top, fabsf(v[i] = fp4_load(x, dtype, at + i)));
-    const int shift = ilogbf(top) - 8;
-    for (size_t i = 0; i < 32; i++) {
-      float q = fp4_e4m3(fp4_to_e4m3(ldexpf(v[i / 8 * 8 + fp4_bf16_order[i % 8]], -shift)));
-      ((uint16_t *)row)[k0 + at + i] = fp4_to_bf16(ldexpf(q, shift));
-    }
-  }
-}
-
 /* int8 with one scale for all columns that come at once, for x the whole token. */
 static void quant_token(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
                         size_t row_k, float inverse) {
@@ -288,7 +257,7 @@ static void quant_token(const void *x, fp4moe_dtype dtype, size_t k, void *row, 
 }
 
 /* How close a layer comes with its quantiser replaced. */
-static closeness with_quantiser(const struct variant *v, fp4moe_quant_fn *quant) {
+static closeness with_quantiser(const class_word *v, fp4moe_quant_fn *quant) {
   fp4moe_context *ctx = context_of(2);
   fp4moe_layer_desc d = desc_of(v, 96, 160, 3, 0);
   random_layer *m = random_layer_new(&d, 0, NULL);

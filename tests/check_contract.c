@@ -35,10 +35,6 @@ typedef struct {
   float *weight; /* the same */
 } job;
 
-static void *workspace_of(size_t bytes) {
-  return memset(check_buffer(bytes, CHECK_AFTER), 0xa5, bytes);
-}
-
 static void close_to(const job *j, const float *y, const char *form) {
   closeness c = random_layer_compare(j->m, TOKENS, j->top_k, j->x, j->ids, j->weight, y);
   CHECK(is_close(c), "%s, %s: rel_l2 %g, %zu ties of %zu", j->name, form, c.rel_l2, c.ties,
@@ -86,7 +82,7 @@ static void fused(const job *j, const form *f, size_t gap, const float *want, fl
                     .accumulate = f->accumulate};
   fp4moe_limits l = {sizeof l, TOKENS, j->top_k, 0};
   size_t bytes = fp4moe_workspace_bytes(j->layer, &l);
-  CHECK(!fp4moe_layer_forward(j->layer, &b, workspace_of(bytes), bytes), "%s: %s", j->name,
+  CHECK(!fp4moe_layer_forward(j->layer, &b, rubbish(bytes), bytes), "%s: %s", j->name,
         fp4moe_error_detail());
   grid_gaps(&y, NULL, j->name);
   for (size_t i = 0; i < TOKENS * j->h && out; i++) out[i] = grid_get(&y, i / j->h, i % j->h);
@@ -153,7 +149,7 @@ static void experts(const job *j, dispatched *d, int batched, const form *f, con
   to.expert_stride = batched ? block * y.stride : 0;
   fp4moe_limits l = {sizeof l, d->rows, 1, 0};
   size_t bytes = fp4moe_workspace_bytes(j->layer, &l);
-  CHECK(!fp4moe_experts(j->layer, &in, &to, NULL, workspace_of(bytes), bytes), "%s: %s", j->name,
+  CHECK(!fp4moe_experts(j->layer, &in, &to, NULL, rubbish(bytes), bytes), "%s: %s", j->name,
         fp4moe_error_detail());
   grid_gaps(&y, used, j->name);
   for (size_t r = 0; r < d->rows; r++)

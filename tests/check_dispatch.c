@@ -4,23 +4,16 @@
  * All of it in every class. What the library computes is compared with double precision over the
  * whole layer, and with the one call that needs no dispatcher. */
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fp4.h"
 #include "grid.h"
 #include "layer_call.h"
+#include "team.h"
 
 static fp4moe_layer_desc desc_of(const class_word *w, size_t experts) {
-  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
-                             .hidden = 96,
-                             .intermediate = w->format == FP4MOE_MXFP4 ? 160 : 144,
-                             .experts = experts,
-                             .format = w->format,
-                             .precision = w->precision,
-                             .activation = {.kind = FP4MOE_SILU, .gated = 1},
-                             .input_global = w->input_global};
+  return class_desc(w, 96, w->format == FP4MOE_MXFP4 ? 160 : 144, experts);
 }
 
 static void close_to(const random_layer *m, const problem *p, const float *y, const char *class,
@@ -237,37 +230,20 @@ enum { MAX_ROWS = 11, SPARE_IN = 3, SPARE_OUT = 1, BLOCKS = 4, TEAM = 5 };
 typedef struct {
   fp4moe_layer *layer;
   fp4moe_rows in, out;
-  fp4moe_team team;
   void *workspace;
   size_t bytes;
-  fp4moe_status status;
-} member;
+} rows_call;
 
-static void meet(void *arg) { pthread_barrier_wait(arg); }
-
-static void *join_call(void *arg) {
-  member *m = arg;
-  fp4moe_options o = {.struct_size = sizeof o, .team = &m->team};
-  m->status = fp4moe_experts(m->layer, &m->in, &m->out, &o, m->workspace, m->bytes);
-  return NULL;
+static fp4moe_status join_call(void *arg, const fp4moe_team *team) {
+  const rows_call *c = arg;
+  const fp4moe_options o = {.struct_size = sizeof o, .team = team};
+  return fp4moe_experts(c->layer, &c->in, &c->out, &o, c->workspace, c->bytes);
 }
 
-static void team_of(const member *call, size_t nth, size_t bytes, fp4moe_status want) {
-  pthread_t threads[TEAM];
-  pthread_barrier_t barrier;
-  member m[TEAM];
-  void *workspace = check_buffer(bytes, CHECK_AFTER);
-  pthread_barrier_init(&barrier, NULL, (unsigned)nth);
-  for (size_t i = 0; i < nth; i++) {
-    m[i] = *call;
-    m[i].team = (fp4moe_team){i, nth, meet, &barrier};
-    m[i].workspace = workspace, m[i].bytes = bytes;
-    pthread_create(&threads[i], NULL, join_call, &m[i]);
-  }
-  for (size_t i = 0; i < nth; i++) pthread_join(threads[i], NULL);
-  for (size_t i = 0; i < nth; i++)
-    CHECK(m[i].status == want, "thread %zu of %zu: %s", i, nth, fp4moe_status_name(m[i].status));
-  pthread_barrier_destroy(&barrier);
+static void team_of(rows_call *c, size_t nth, size_t bytes, fp4moe_status want) {
+  c->workspace = check_buffer(bytes, CHECK_AFTER);
+  c->bytes = bytes;
+  team_run(nth, join_call, c, want);
 }
 
 /* Where row r of the grouped rows lies. */
@@ -302,7 +278,7 @@ static void by_team(fp4moe_layer *layer, const float *x, int64_t *offsets, int32
     memcpy(grid_row(&in, place(offsets, r, batched, SPARE_IN)), x + r * h, h * sizeof *x);
   }
   check_readonly(in.data);
-  member call = {.layer = layer};
+  rows_call call = {.layer = layer};
   call.in = rows_in(&in, rows, offsets, counts, SPARE_IN);
   call.out = rows_in(&out, rows, NULL, counts, SPARE_OUT);
   fp4moe_limits l = {sizeof l, rows, 1, nth};

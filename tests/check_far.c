@@ -155,16 +155,7 @@ static void test_store(const fp4moe_kernel *row) {
 
 enum { EXPERTS = 2, TOP_K = 2 };
 
-static fp4moe_layer_desc desc_of(const class_word *w) {
-  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
-                             .hidden = 96,
-                             .intermediate = 64,
-                             .experts = EXPERTS,
-                             .format = w->format,
-                             .precision = w->precision,
-                             .activation = {.kind = FP4MOE_SILU, .gated = 1},
-                             .input_global = w->input_global};
-}
+static fp4moe_layer_desc desc_of(const class_word *w) { return class_desc(w, 96, 64, EXPERTS); }
 
 static void far_batch(fp4moe_layer *layer, const problem *p) {
   fp4moe_batch b = batch_of(p);

@@ -59,7 +59,7 @@ static void put_header(const char *path, uint64_t length, const char *header, si
   free(file);
 }
 
-static size_t count_files(void) {
+size_t io_count_files(void) {
   size_t n = 0;
   DIR *open = opendir(io_scratch);
   for (struct dirent *entry; open && (entry = readdir(open));) n += entry->d_name[0] != '.';
@@ -431,7 +431,7 @@ static void test_write(void) {
   io_scratch_open();
   CHECK(!fp4moe_tensors_write(io_at(MODEL_FILE), list, 4), "%s", fp4moe_error_detail());
   CHECK(!fp4moe_tensors_open(io_at(MODEL_FILE), &set), "%s", fp4moe_error_detail());
-  CHECK(set && fp4moe_tensors_count(set) == 4 && count_files() == 1, "four tensors, one file");
+  CHECK(set && fp4moe_tensors_count(set) == 4 && io_count_files() == 1, "four tensors, one file");
   const fp4moe_tensor *t = set ? fp4moe_tensors_find(set, list[1].name) : NULL;
   if (CHECK(t && t->rank == 2 && t->shape[1] == 3 && t->file_offset % 4 == 0, "find")) {
     CHECK(!fp4moe_tensors_read(set, t, 0, sizeof got, got), "%s", fp4moe_error_detail());
@@ -466,7 +466,7 @@ static void test_write_refused(void) {
     io_says(fp4moe_tensors_write(io_at(MODEL_FILE), list, 2), FP4MOE_INVALID, fp4moe_error_detail(),
             cases[i].says, cases[i].says);
   }
-  CHECK(count_files() == 1, "%zu files", count_files());
+  CHECK(io_count_files() == 1, "%zu files", io_count_files());
   io_scratch_close();
 }
 
@@ -494,10 +494,10 @@ static void test_write_atomic(void) {
   setrlimit(RLIMIT_FSIZE, &limit);
   signal(SIGXFSZ, handler);
   io_says(status, FP4MOE_SYSTEM, fp4moe_error_detail(), MODEL_FILE, "a full disk");
-  CHECK(is_old() && count_files() == 1, "the old file and nothing else");
+  CHECK(is_old() && io_count_files() == 1, "the old file and nothing else");
   io_says(fp4moe_tensors_write(io_scratch, list, 1), FP4MOE_SYSTEM, fp4moe_error_detail(),
           io_scratch, "a directory");
-  CHECK(is_old() && count_files() == 1, "the directory is as before");
+  CHECK(is_old() && io_count_files() == 1, "the directory is as before");
   io_says(fp4moe_tensors_write(io_at("no/such"), list, 1), FP4MOE_SYSTEM, fp4moe_error_detail(),
           "no/such", "no directory");
   CHECK(!fp4moe_tensors_write(io_at(MODEL_FILE), list, 1) && !is_old(), "%s",

@@ -51,6 +51,7 @@ void io_scratch_close(void);
 
 /* "<io_scratch>/<name>": one of four buffers in turn. */
 const char *io_at(const char *name);
+size_t io_count_files(void); /* in the directory */
 void io_put_text(const char *path, const char *text);
 
 /* Fails unless the status is the wanted one and the text, one line, has these words. */

@@ -194,21 +194,6 @@ static void wrong_globals(void) {
   CHECK(err > 3e-3, "reciprocals not taken, and %g off", err);
 }
 
-/* The floor rule: 2^floor(log2(amax)) stands at 256, and what is above 448 saturates. */
-static void quant_floor(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0,
-                        size_t row_k, float inverse) {
-  (void)row_k, (void)inverse;
-  for (size_t at = 0; at < k; at += 32) {
-    float v[32], top = 0x1p-100f;
-    for (size_t i = 0; i < 32; i++) top = fmaxf(top, fabsf(v[i] = fp4_load(x, dtype, at + i)));
-    for (size_t i = 0; i < 32; i++) {
-      float scaled = ldexpf(v[i / 8 * 8 + fp4_bf16_order[i % 8]], 8 - ilogbf(top));
-      float q = fp4_e4m3(fp4_to_e4m3(scaled));
-      ((uint16_t *)row)[k0 + at + i] = fp4_to_bf16(ldexpf(q, ilogbf(top) - 8));
-    }
-  }
-}
-
 static void floor_rule(void) {
   static bundle io;
   fp4moe_context *ctx = context_of(2);

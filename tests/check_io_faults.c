@@ -171,14 +171,6 @@ static fp4moe_status armed(operation *run, enum fault fault, int error, long at)
 
 /* ---- What must hold ---- */
 
-static size_t count_files(void) {
-  size_t n = 0;
-  DIR *open = opendir(io_scratch);
-  for (struct dirent *entry; open && (entry = readdir(open));) n += entry->d_name[0] != '.';
-  if (open) closedir(open);
-  return n;
-}
-
 static int is_old(void) {
   char text[4] = "";
   FILE *file = fopen(target, "rb");
@@ -195,7 +187,7 @@ static void check_end(const char *what, fp4moe_status status, fp4moe_status want
   CHECK(!now.held && !now.files, "%s %ld: %ld allocations and %ld files are left, %s '%s'", what,
         now.at, now.held, now.files, fp4moe_status_name(status), text);
   if (!target) return;
-  CHECK(count_files() == 2, "%s %ld: %zu files", what, now.at, count_files());
+  CHECK(io_count_files() == 2, "%s %ld: %zu files", what, now.at, io_count_files());
   CHECK(is_old() == (status != 0), "%s %ld: the file is %s", what, now.at,
         is_old() ? "old" : "new");
 }

@@ -67,14 +67,6 @@ static void write_all(const char *path, const void *data, size_t bytes) {
   if (!file || fwrite(data, 1, bytes, file) != bytes || fclose(file)) abort();
 }
 
-static size_t count_files(void) {
-  size_t n = 0;
-  DIR *open = opendir(io_scratch);
-  for (struct dirent *entry; open && (entry = readdir(open));) n += entry->d_name[0] != '.';
-  if (open) closedir(open);
-  return n;
-}
-
 /* ---- The same bits ---- */
 
 static void compare_layers(const char *what, const fp4moe_layer *a, const fp4moe_layer *b) {
@@ -538,7 +530,7 @@ static void test_pack_refused(void) {
             cases[i].says, path);
     fp4moe_checkpoint_close(ckpt);
   }
-  CHECK(count_files() == 3 && !load_status(io_at("p"), 1, 0), "%zu files", count_files());
+  CHECK(io_count_files() == 3 && !load_status(io_at("p"), 1, 0), "%zu files", io_count_files());
   bundle_free(&m);
   close_all();
 }

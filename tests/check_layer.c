@@ -11,6 +11,7 @@
 
 #include "fp4.h"
 #include "layer_call.h"
+#include "team.h"
 
 /* Against a reference with the same quantisers: what is left is FP32 summation. */
 static const double class_bound = 1e-5;
@@ -570,42 +571,23 @@ static void callers_and_forks(void) {
 typedef struct {
   fp4moe_layer *layer;
   fp4moe_batch batch;
-  fp4moe_team team;
   void *workspace;
   size_t bytes;
-  fp4moe_status status;
-  char detail[128];
-} member;
+} spmd_call;
 
-static void meet(void *arg) { pthread_barrier_wait(arg); }
-
-static void *join_call(void *arg) {
-  member *m = arg;
-  m->batch.team = &m->team;
-  m->status = fp4moe_layer_forward(m->layer, &m->batch, m->workspace, m->bytes);
-  snprintf(m->detail, sizeof m->detail, "%s", m->status ? fp4moe_error_detail() : "");
-  return NULL;
+static fp4moe_status join_call(void *arg, const fp4moe_team *team) {
+  const spmd_call *c = arg;
+  fp4moe_batch b = c->batch;
+  b.team = team;
+  return fp4moe_layer_forward(c->layer, &b, c->workspace, c->bytes);
 }
 
-/* One call by a team of nth threads; its status, which all of them share. */
-static fp4moe_status team_call(fp4moe_layer *layer, const fp4moe_batch *b, size_t nth,
-                               size_t bytes) {
-  pthread_t threads[7];
-  pthread_barrier_t barrier;
-  member m[7];
-  void *workspace = malloc(bytes);
-  pthread_barrier_init(&barrier, NULL, (unsigned)nth);
-  for (size_t i = 0; i < nth; i++) {
-    m[i] = (member){layer, *b, {i, nth, meet, &barrier}, workspace, bytes, FP4MOE_OK, ""};
-    pthread_create(&threads[i], NULL, join_call, &m[i]);
-  }
-  for (size_t i = 0; i < nth; i++) pthread_join(threads[i], NULL);
-  for (size_t i = 1; i < nth; i++)
-    CHECK(m[i].status == m[0].status && !strcmp(m[i].detail, m[0].detail), "thread %zu: %s %s", i,
-          fp4moe_status_name(m[i].status), m[i].detail);
-  pthread_barrier_destroy(&barrier);
-  free(workspace);
-  return m[0].status;
+/* One call by a team of nth threads. */
+static void team_call(fp4moe_layer *layer, const fp4moe_batch *b, size_t nth, size_t bytes,
+                      fp4moe_status want) {
+  spmd_call c = {layer, *b, malloc(bytes), bytes};
+  team_run(nth, join_call, &c, want);
+  free(c.workspace);
 }
 
 static void teams(void) {
@@ -629,12 +611,12 @@ static void teams(void) {
              least = fp4moe_workspace_min_bytes(layer, &l);
       for (int small = 0; small < 2; small++) {
         memset(p.y, 0xff, floats * sizeof *p.y);
-        CHECK(!team_call(layer, &b, nth, small ? least : full), "%s", fp4moe_error_detail());
+        team_call(layer, &b, nth, small ? least : full, FP4MOE_OK);
         CHECK_SAME(p.y, want, floats, sizeof *want, "a team");
       }
-      CHECK(team_call(layer, &b, nth, least / 4) == FP4MOE_WORKSPACE, "a short workspace");
+      team_call(layer, &b, nth, least / 4, FP4MOE_WORKSPACE);
       p.ids[0] = 5;
-      CHECK(team_call(layer, &b, nth, full) == FP4MOE_INVALID, "an id out of range");
+      team_call(layer, &b, nth, full, FP4MOE_INVALID); /* an id out of range */
       free(want);
       drop(&p);
     }

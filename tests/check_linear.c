@@ -3,13 +3,13 @@
  * Small linears of every format and class against double precision, with odd N, every dtype and
  * strides of every kind; the same bits for any threads, team or workspace; refusals by name. */
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fp4.h"
 #include "grid.h"
 #include "layer_call.h"
+#include "team.h"
 
 static const fp4moe_dtype dtypes[] = {FP4MOE_F32, FP4MOE_F16, FP4MOE_BF16};
 enum { MAX_ROWS = 7, SPARE_IN = 2, SPARE_OUT = 1 }; /* rows between blocks */
@@ -44,10 +44,6 @@ static fp4moe_linear *open_linear(const random_layer *m, fp4moe_context *ctx) {
   if (!status) status = fp4moe_linear_finish(linear);
   CHECK(!status, "%s", fp4moe_error_detail());
   return linear;
-}
-
-static void *workspace_of(size_t bytes) {
-  return memset(check_buffer(bytes, CHECK_AFTER), 0xa5, bytes);
 }
 
 /* A matmul has FP32 sums of exact products, whatever the class. */
@@ -91,7 +87,7 @@ static void by_expert(fp4moe_context *ctx, const random_layer *m, const char *cl
   if (batched) from.expert_stride = in_block * x.stride, to.expert_stride = out_block * y.stride;
   fp4moe_limits l = {sizeof l, rows, 1, 0};
   size_t bytes = fp4moe_linear_workspace_bytes(linear, &l);
-  CHECK(!fp4moe_matmul_grouped(linear, &from, &to, NULL, workspace_of(bytes), bytes), "%s",
+  CHECK(!fp4moe_matmul_grouped(linear, &from, &to, NULL, rubbish(bytes), bytes), "%s",
         fp4moe_error_detail());
   grid_gaps(&y, used, batched ? "batched" : "grouped");
   for (size_t e = 0, r = 0; e < experts; e++)
@@ -172,7 +168,7 @@ static fp4moe_status run_indexed(fp4moe_linear *linear, const fp4moe_indexed *c,
   fp4moe_limits l = {sizeof l, c->tokens, c->slots, threads};
   fp4moe_options o = {.struct_size = sizeof o, .threads = threads};
   size_t bytes = fp4moe_linear_workspace_bytes(linear, &l);
-  return fp4moe_matmul_indexed(linear, c, &o, workspace_of(bytes), bytes);
+  return fp4moe_matmul_indexed(linear, c, &o, rubbish(bytes), bytes);
 }
 
 /* The same call with ids, x and y as views of larger tensors: every stride is the caller's. */
@@ -246,36 +242,20 @@ static void indexed(void) {
 typedef struct {
   fp4moe_linear *linear;
   fp4moe_indexed call;
-  fp4moe_team team;
   void *workspace;
   size_t bytes;
-  fp4moe_status status;
-} member;
+} indexed_by_team;
 
-static void meet(void *arg) { pthread_barrier_wait(arg); }
-
-static void *join_call(void *arg) {
-  member *m = arg;
-  fp4moe_options o = {.struct_size = sizeof o, .team = &m->team};
-  m->status = fp4moe_matmul_indexed(m->linear, &m->call, &o, m->workspace, m->bytes);
-  return NULL;
+static fp4moe_status join_call(void *arg, const fp4moe_team *team) {
+  const indexed_by_team *c = arg;
+  const fp4moe_options o = {.struct_size = sizeof o, .team = team};
+  return fp4moe_matmul_indexed(c->linear, &c->call, &o, c->workspace, c->bytes);
 }
 
 static void team_of(fp4moe_linear *linear, const fp4moe_indexed *c, size_t nth, size_t bytes,
                     fp4moe_status want) {
-  pthread_t threads[5];
-  pthread_barrier_t barrier;
-  member m[5];
-  void *workspace = workspace_of(bytes);
-  pthread_barrier_init(&barrier, NULL, (unsigned)nth);
-  for (size_t i = 0; i < nth; i++) {
-    m[i] = (member){linear, *c, {i, nth, meet, &barrier}, workspace, bytes, FP4MOE_OK};
-    pthread_create(&threads[i], NULL, join_call, &m[i]);
-  }
-  for (size_t i = 0; i < nth; i++) pthread_join(threads[i], NULL);
-  for (size_t i = 0; i < nth; i++)
-    CHECK(m[i].status == want, "thread %zu of %zu: %s", i, nth, fp4moe_status_name(m[i].status));
-  pthread_barrier_destroy(&barrier);
+  indexed_by_team all = {linear, *c, rubbish(bytes), bytes};
+  team_run(nth, join_call, &all, want);
 }
 
 /* An LM head's shape in small: many more panels than threads, few rows; and a MoE's. */

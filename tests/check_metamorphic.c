@@ -15,14 +15,7 @@
 enum { EXPERTS = 6 };
 
 static fp4moe_layer_desc desc_of(const class_word *w) {
-  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
-                             .hidden = 96,
-                             .intermediate = w->format == FP4MOE_MXFP4 ? 160 : 144,
-                             .experts = EXPERTS,
-                             .format = w->format,
-                             .precision = w->precision,
-                             .activation = {.kind = FP4MOE_SILU, .gated = 1},
-                             .input_global = w->input_global};
+  return class_desc(w, 96, w->format == FP4MOE_MXFP4 ? 160 : 144, EXPERTS);
 }
 
 /* ---- A layer, a call, and the same call changed ---- */

@@ -4,13 +4,13 @@
  * Inputs have what modes change: subnormals in x, in biases and in logits, NaN and infinities, and
  * sums that round. */
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fp4.h"
 #include "layer_call.h"
 #include "modes.h"
+#include "team.h"
 
 enum { TOKENS = 9, TOP_K = 2, EXPERTS = 5, TEAM = 3 };
 
@@ -22,14 +22,8 @@ typedef struct material {
 } material;
 
 static material make_material(const class_word *w) {
-  const fp4moe_layer_desc d = {.struct_size = sizeof d,
-                               .hidden = 96,
-                               .intermediate = w->format == FP4MOE_MXFP4 ? 160 : 144,
-                               .experts = EXPERTS,
-                               .format = w->format,
-                               .precision = w->precision,
-                               .activation = {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0},
-                               .input_global = w->input_global};
+  fp4moe_layer_desc d = class_desc(w, 96, w->format == FP4MOE_MXFP4 ? 160 : 144, EXPERTS);
+  d.activation = (fp4moe_activation){FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0};
   material a = {.word = w, .m = random_layer_new(&d, 1, NULL), .p = draw(&d, TOKENS, TOP_K, 1)};
   for (int p = 0; p < 3; p++) {
     a.bias[p] = malloc(EXPERTS * a.m->n[p] * sizeof *a.bias[p]);
@@ -118,45 +112,32 @@ static void in_three(const material *a, fp4moe_layer *layer, scene_notes *notes)
   free(workspace);
 }
 
-typedef struct member {
+typedef struct spmd_call {
   fp4moe_layer *layer;
   fp4moe_batch batch;
-  fp4moe_team team;
   void *workspace;
   size_t bytes;
-  int kept;
-} member;
+} spmd_call;
 
-static void meet(void *arg) { pthread_barrier_wait(arg); }
-
-static void *join_call(void *arg) {
-  member *m = arg;
-  const uint64_t mode = scene_mode(m->team.ith);
-  m->batch.team = &m->team;
+/* Fails too where the thread's mode is another afterwards. */
+static fp4moe_status join_call(void *arg, const fp4moe_team *team) {
+  const spmd_call *c = arg;
+  const uint64_t mode = scene_mode(team->ith);
+  fp4moe_batch b = c->batch;
+  b.team = team;
   fp4moe_fp_leave(mode);
-  const fp4moe_status got = fp4moe_layer_forward(m->layer, &m->batch, m->workspace, m->bytes);
-  m->kept = !got && mode_without_flags(fp4moe_fp_enter()) == mode_without_flags(mode);
-  return NULL;
+  const fp4moe_status got = fp4moe_layer_forward(c->layer, &b, c->workspace, c->bytes);
+  const int kept = mode_without_flags(fp4moe_fp_enter()) == mode_without_flags(mode);
+  return kept ? got : FP4MOE_SYSTEM;
 }
 
 /* Threads of the caller, each in a mode of its own. */
 static void by_team(const material *a, fp4moe_layer *layer, scene_notes *notes) {
-  pthread_t threads[TEAM];
-  pthread_barrier_t barrier;
-  member m[TEAM];
   size_t bytes;
   void *workspace = workspace_for(layer, TOKENS, TOP_K, &bytes);
-  pthread_barrier_init(&barrier, NULL, TEAM);
-  for (size_t i = 0; i < TEAM; i++) {
-    m[i] = (member){layer, batch_of(&a->p), {i, TEAM, meet, &barrier}, workspace, bytes, 0};
-    pthread_create(&threads[i], NULL, join_call, &m[i]);
-  }
-  for (size_t i = 0; i < TEAM; i++) {
-    pthread_join(threads[i], NULL);
-    CHECK(m[i].kept, "thread %zu failed, or its mode is another", i);
-  }
+  spmd_call c = {layer, batch_of(&a->p), workspace, bytes};
+  team_run(TEAM, join_call, &c, FP4MOE_OK);
   note_floats(notes, a->p.y, TOKENS * a->p.hidden);
-  pthread_barrier_destroy(&barrier);
   free(workspace);
 }
 

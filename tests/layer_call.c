@@ -1,9 +1,11 @@
 /* layer_call.c - calls of random layers (layer_call.h). */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fp4.h"
 #include "layer_call.h"
+#include "quant.h"
 
 const class_word class_words[CLASS_WORDS] = {
     {"f32 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_F32, FP4MOE_GLOBAL_LAYER},
@@ -17,6 +19,18 @@ const class_word class_words[CLASS_WORDS] = {
     {"nvfp4 expert", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_EXPERT},
     {"nvfp4 token", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_TOKEN},
 };
+
+fp4moe_layer_desc class_desc(const class_word *w, size_t hidden, size_t intermediate,
+                             size_t experts) {
+  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
+                             .hidden = hidden,
+                             .intermediate = intermediate,
+                             .experts = experts,
+                             .format = w->format,
+                             .precision = w->precision,
+                             .activation = {.kind = FP4MOE_SILU, .gated = 1},
+                             .input_global = w->input_global};
+}
 
 int is_close(closeness c) { return c.rel_l2 <= 1e-5 && c.ties <= 8 + c.elements / 50; }
 
@@ -66,6 +80,8 @@ fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b) {
   return status;
 }
 
+void *rubbish(size_t bytes) { return memset(check_buffer(bytes, CHECK_AFTER), 0xa5, bytes); }
+
 fp4moe_context *context_of(size_t threads) {
   fp4moe_context_desc d = {.struct_size = sizeof d, .max_threads = threads};
   fp4moe_context *ctx = NULL;
@@ -84,4 +100,18 @@ uint8_t *whole_records(const fp4moe_layer *layer) {
   for (size_t e = 0; e < layer->desc.experts; e++)
     fp4moe_layer_whole_record(layer, e, all + e * each);
   return all;
+}
+
+void quant_floor(const void *x, fp4moe_dtype dtype, size_t k, void *row, size_t k0, size_t row_k,
+                 float inverse) {
+  (void)row_k, (void)inverse;
+  for (size_t at = 0; at < k; at += 32) {
+    float v[32], top = 0x1p-100f;
+    for (size_t i = 0; i < 32; i++) top = fmaxf(top, fabsf(v[i] = fp4_load(x, dtype, at + i)));
+    const int shift = ilogbf(top) - 8;
+    for (size_t i = 0; i < 32; i++) {
+      float q = fp4_e4m3(fp4_to_e4m3(ldexpf(v[i / 8 * 8 + fp4_bf16_order[i % 8]], -shift)));
+      ((uint16_t *)row)[k0 + at + i] = fp4_to_bf16(ldexpf(q, shift));
+    }
+  }
 }

@@ -27,13 +27,24 @@ typedef struct class_word {
 enum { CLASS_WORDS = 10 };
 extern const class_word class_words[CLASS_WORDS];
 
+/* A layer of the class: silu, gated. */
+fp4moe_layer_desc class_desc(const class_word *w, size_t hidden, size_t intermediate,
+                             size_t experts);
+
 /* Within the bound of all classes: FP32 sums, and no more ties than chance has. */
 int is_close(closeness c);
 
 /* One call in a workspace of its own, whose contents are rubbish. */
 fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
 
+/* A workspace against the wall, full of rubbish; freed by CHECK_RELEASE. */
+void *rubbish(size_t bytes);
+
 fp4moe_context *context_of(size_t threads);
+
+/* mxfp8 by the floor rule, a wrong one: 2^floor(log2(amax)) stands at 256, and what is above 448
+ * saturates. For mutants. */
+fp4moe_quant_fn quant_floor;
 
 /* A provider of threads that has one, and does what comes last first. */
 fp4moe_parallel_for backwards;
