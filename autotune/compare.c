@@ -37,7 +37,7 @@ static int list_shapes(const fp4moe_table *const tables[TABLES], shapes *s) {
   for (int t = 0; t < TABLES; t++) {
     for (size_t i = 0; i < tables[t]->recipes; i++) add_shape(s, key_of(&tables[t]->recipe[i]));
     for (size_t i = 0; i < tables[t]->gains; i++)
-      for (int phase = 0; phase < FP4MOE_PHASES; phase++)
+      for (int phase = gain_first_phase(&tables[t]->gain[i]); phase < FP4MOE_PHASES; phase++)
         add_shape(s, gain_key(&tables[t]->gain[i], phase));
   }
   return 1;
@@ -64,7 +64,8 @@ static int was_left(const fp4moe_table *t, const fp4moe_recipe_key *key) {
   int has_shape = 0;
   for (size_t i = 0; i < t->gains; i++) {
     const fp4moe_recipe_key other = gain_key(&t->gain[i], key->phase);
-    if (other.bucket == key->bucket && same_shape(&other, key)) return 1;
+    int has_phase = key->phase >= gain_first_phase(&t->gain[i]);
+    if (has_phase && other.bucket == key->bucket && same_shape(&other, key)) return 1;
   }
   for (size_t i = 0; i < t->recipes && !has_shape; i++) {
     const fp4moe_recipe_key other = key_of(&t->recipe[i]);

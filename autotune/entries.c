@@ -69,7 +69,7 @@ void entries_drop_schedule(entries *e, const fp4moe_schedule_entry *key) {
 static int same_gain(const fp4moe_gain_entry *a, const fp4moe_gain_entry *b) {
   return a->format == b->format && a->act == b->act && a->gated == b->gated &&
          a->bucket == b->bucket && a->hidden == b->hidden && a->intermediate == b->intermediate &&
-         a->cores == b->cores && a->threads == b->threads;
+         a->cores == b->cores && a->threads == b->threads && a->linear == b->linear;
 }
 
 static void drop_gain(entries *e, const fp4moe_gain_entry *key) {
@@ -88,7 +88,7 @@ static void drop_removed(entries *e, const fp4moe_gain_entry *g) {
                                     .intermediate = g->intermediate,
                                     .schedule.bucket = (uint32_t)g->bucket,
                                     .schedule.threads = (uint32_t)g->threads};
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+  for (int phase = gain_first_phase(g); phase < FP4MOE_PHASES; phase++) {
     fp4moe_recipe_entry key = {.phase = phase,
                                .format = g->format,
                                .act = g->act,
@@ -99,7 +99,7 @@ static void drop_removed(entries *e, const fp4moe_gain_entry *g) {
     key.n = shape.n, key.k = shape.k;
     entries_drop_recipe(e, &key);
   }
-  entries_drop_schedule(e, &schedule);
+  if (!g->linear) entries_drop_schedule(e, &schedule);
 }
 
 void entries_take(entries *e, const fp4moe_table *from) {

@@ -20,6 +20,11 @@ enum { GAIN_ALL = -1 };
 /* act: one class, or GAIN_ALL. */
 gain_summary gains_summarise(const fp4moe_table *table, int act);
 
+/* Phases from this one on: a linear has the second alone. */
+static inline int gain_first_phase(const fp4moe_gain_entry *gain) {
+  return gain->linear ? FP4MOE_DOWN : FP4MOE_GATE_UP;
+}
+
 /* The key of a phase's recipes that a gain line is about. */
 fp4moe_recipe_key gain_key(const fp4moe_gain_entry *gain, int phase);
 

@@ -93,7 +93,8 @@ static void report_problem(const options *o, const problem *p, const tune_run *r
 
 static int fits_memory(const preset *p) {
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
-  double expert = 0.6 * (double)(p->hidden * p->intermediate) * (p->activation.gated ? 3 : 2);
+  int matrices = p->activation.gated ? 3 : (int)p->activation.kind == FP4MOE_LINEAR ? 1 : 2;
+  double expert = 0.6 * (double)(p->hidden * p->intermediate) * matrices;
   return expert * (double)(p->top_k + 8) < 0.5 * (double)pages * (double)page;
 }
 

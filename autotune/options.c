@@ -12,6 +12,7 @@
 
 static const char usage[] =
     "usage: fp4moe-autotune [--model PRESET|DIR ...] [--shape H,I,E,TOPK,FORMAT[,ACTIVATION] ...]\n"
+    "                       [--linear NxK,FORMAT ...]\n"
     "                       [--precision P,...] [--quick] [--budget TIME] [--threads N]\n"
     "                       [--output FILE] [--force] [--dry-run] [--verify] [--quiet] [--json]\n"
     "       fp4moe-autotune report ...      what a table says; see report --help\n"
@@ -20,10 +21,12 @@ static const char usage[] =
     "selection table that libfp4moe reads. Ctrl-C ends it with what it has; the next run with the\n"
     "same models goes on from there.\n"
     "\n"
-    "  --model PRESET|DIR  a model's shape, or those of a checkpoint's layers; may be repeated.\n"
+    "  --model PRESET|DIR  a model's shape, or those of a checkpoint's layers and of its dense FP4\n"
+    "                      matrices; may be repeated.\n"
     "                      Without any: gpt-oss-20b and qwen3-30b-a3b with --quick, else every\n"
     "                      preset that fits the memory\n"
     "  --shape LIST        the same in numbers: 2880,2880,32,4,mxfp4,swiglu_oai\n"
+    "  --linear NxK,FORMAT a dense matrix [N][K], such as an LM head: 201088x2880,mxfp4\n"
     "  --precision P,...   f32, bf16, int8; default: all\n"
     "  --quick             fewer candidates and rounds: under two minutes a model\n"
     "  --budget TIME       end after 90s, 10m or 2h, with what is done by then\n"
@@ -67,9 +70,33 @@ static void add_shape(models *m, const preset *shape, const char *name) {
 static int is_known(const models *m, const fp4moe_layer_desc *d) {
   for (size_t i = 0; i < m->count; i++)
     if (m->shape[i].hidden == d->hidden && m->shape[i].intermediate == d->intermediate &&
-        m->shape[i].format == d->format && m->shape[i].activation.gated == d->activation.gated)
+        m->shape[i].format == d->format && m->shape[i].activation.gated == d->activation.gated &&
+        ((int)m->shape[i].activation.kind == FP4MOE_LINEAR) == fp4moe_is_linear(d))
       return 1;
   return 0;
+}
+
+static void add_linear(models *m, size_t n, size_t k, fp4moe_format format, const char *name) {
+  const preset shape = {.hidden = n,
+                        .intermediate = k,
+                        .experts = 65536, /* as many as keep them out of the caches */
+                        .top_k = 1,
+                        .format = format,
+                        .activation.kind = (fp4moe_activation_kind)FP4MOE_LINEAR};
+  const fp4moe_layer_desc desc = {
+      .hidden = n, .intermediate = k, .format = format, .activation = shape.activation};
+  if (!is_known(m, &desc)) add_shape(m, &shape, name);
+}
+
+/* The dense FP4 matrices of a checkpoint. */
+static void add_linears(models *m, const fp4moe_checkpoint *c) {
+  for (size_t i = 0; i < fp4moe_checkpoint_linears(c); i++) {
+    const fp4moe_checkpoint_linear *l = fp4moe_checkpoint_linear_at(c, i);
+    char name[80];
+    snprintf(name, sizeof name, "%zux%zu,%s", l->desc.n, l->desc.k,
+             word_of(format_words, (int)l->desc.format));
+    if (!l->status) add_linear(m, l->desc.n, l->desc.k, l->desc.format, name);
+  }
 }
 
 /* Every shape that the layers of a checkpoint have. */
@@ -88,8 +115,9 @@ static void add_checkpoint(models *m, const char *path) {
                     .activation = l->desc.activation};
     add_shape(m, &shape, path);
   }
+  add_linears(m, c);
   fp4moe_checkpoint_close(c);
-  if (m->count == before) die("--model %s: no layer that can be run", path);
+  if (m->count == before) die("--model %s: no layer that can be run, nor a new shape of one", path);
 }
 
 static void add_model(models *m, const char *name) {
@@ -120,6 +148,18 @@ static void add_numbers(models *m, const char *text) {
   if (strtok_r(NULL, ",", &save)) die("--shape %s: more than six words", text);
   free(list);
   add_shape(m, &p, text);
+}
+
+/* NxK,FORMAT */
+static void add_matrix(models *m, const char *text) {
+  char *list = strdup(text), *x = strchr(list, 'x'), *comma = strchr(list, ',');
+  size_t most = 1 << 20;
+  if (!x || !comma || x > comma)
+    die("--linear %s: not NxK,FORMAT; see %s --help", text, command_name);
+  *x = *comma = 0;
+  size_t n = parse_size("--linear", list, 1, most), k = parse_size("--linear", x + 1, 1, most);
+  add_linear(m, n, k, parse_format(comma + 1), text);
+  free(list);
 }
 
 static void add_default_models(models *m, int quick) {
@@ -168,9 +208,10 @@ unsigned options_classes(const char *text) {
 }
 
 void options_parse(int argc, char **argv, options *o) {
-  enum { MODEL, SHAPE, PRECISION, BUDGET, THREADS, OUTPUT, HELP };
+  enum { MODEL, SHAPE, LINEAR, PRECISION, BUDGET, THREADS, OUTPUT, HELP };
   const struct option names[] = {{"model", required_argument, NULL, MODEL},
                                  {"shape", required_argument, NULL, SHAPE},
+                                 {"linear", required_argument, NULL, LINEAR},
                                  {"precision", required_argument, NULL, PRECISION},
                                  {"budget", required_argument, NULL, BUDGET},
                                  {"threads", required_argument, NULL, THREADS},
@@ -193,6 +234,9 @@ void options_parse(int argc, char **argv, options *o) {
       break;
     case SHAPE:
       add_numbers(m, optarg);
+      break;
+    case LINEAR:
+      add_matrix(m, optarg);
       break;
     case PRECISION:
       classes = options_classes(optarg);

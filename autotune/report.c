@@ -89,15 +89,17 @@ static fp4moe_table *load(const fp4moe_context *ctx, const char *path) {
   return table;
 }
 
-void report_shape(char text[REPORT_SHAPE], int format, size_t hidden, size_t intermediate,
-                  int gated) {
+void report_shape(char text[REPORT_SHAPE], const fp4moe_gain_entry *g) {
   size_t n = 0;
-  for (size_t i = 0; i < preset_count && n < REPORT_SHAPE / 2; i++)
-    if (presets[i].hidden == hidden && presets[i].intermediate == intermediate &&
-        (int)presets[i].format == format && presets[i].activation.gated == gated)
-      n += (size_t)snprintf(text + n, REPORT_SHAPE - n, "%s%s", n ? ", " : "", presets[i].name);
+  for (size_t i = 0; i < preset_count && !g->linear && n < REPORT_SHAPE / 2; i++) {
+    const preset *p = &presets[i];
+    if (p->hidden == g->hidden && p->intermediate == g->intermediate &&
+        (int)p->format == g->format && p->activation.gated == g->gated)
+      n += (size_t)snprintf(text + n, REPORT_SHAPE - n, "%s%s", n ? ", " : "", p->name);
+  }
   if (!n)
-    snprintf(text, REPORT_SHAPE, "%zu x %zu%s", hidden, intermediate, gated ? "" : ", ungated");
+    snprintf(text, REPORT_SHAPE, "%s%zu x %zu%s", g->linear ? "linear " : "", g->hidden,
+             g->intermediate, g->gated || g->linear ? "" : ", ungated");
 }
 
 static void head(FILE *out, const fp4moe_context *ctx, const fp4moe_table *t) {

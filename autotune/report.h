@@ -37,11 +37,10 @@ unsigned report_plot(const char *directory, const fp4moe_context *ctx, const fp4
 
 /* ---- What they share ---- */
 
-/* "gpt-oss-20b, gpt-oss-120b" where presets have this shape, else "2880 x 2880"; ungated ones say
- * so. */
+/* "gpt-oss-20b, gpt-oss-120b" where presets have this shape, else "2880 x 2880"; what is ungated or
+ * a linear says so. */
 enum { REPORT_SHAPE = 200 };
-void report_shape(char text[REPORT_SHAPE], int format, size_t hidden, size_t intermediate,
-                  int gated);
+void report_shape(char text[REPORT_SHAPE], const fp4moe_gain_entry *gain);
 
 /* Rows and time of the runner-up over the winner's, a line for each race of a class that a gemv (1)
  * or unpack and gemm (0) won before another kernel. Returns the largest ratio, 0: no line. out:

@@ -14,7 +14,7 @@ static double ratio_of(const fp4moe_gain_entry *g) { return g->ratio * 1e-6; }
 
 static void say_gain(FILE *out, const fp4moe_gain_entry *g) {
   char shape[REPORT_SHAPE];
-  report_shape(shape, g->format, g->hidden, g->intermediate, g->gated);
+  report_shape(shape, g);
   fprintf(out, " %.3f +-%.1f %% (%s, %s, %zu rows) |", ratio_of(g), g->noise * 1e-4, shape,
           fp4moe_class_name(g->act), fp4moe_bucket_rows(g->bucket));
 }
@@ -44,7 +44,7 @@ static void summarise(FILE *out, const fp4moe_table *t) {
 static int same_layer(const fp4moe_gain_entry *a, const fp4moe_gain_entry *b) {
   return a->format == b->format && a->act == b->act && a->hidden == b->hidden &&
          a->intermediate == b->intermediate && a->gated == b->gated && a->cores == b->cores &&
-         a->threads == b->threads;
+         a->threads == b->threads && a->linear == b->linear;
 }
 
 /* A line of a layer: its gains by rows. Returns the first gain of the next. */
@@ -52,7 +52,7 @@ static size_t layer_line(FILE *out, const fp4moe_table *t, size_t first) {
   const fp4moe_gain_entry *g = &t->gain[first];
   char shape[REPORT_SHAPE];
   size_t next = first;
-  report_shape(shape, g->format, g->hidden, g->intermediate, g->gated);
+  report_shape(shape, g);
   fprintf(out, "| %s | %s | %s | %u |", shape, fp4moe_format_name(g->format),
           fp4moe_class_name(g->act), g->threads);
   for (int b = 0; b < FP4MOE_BUCKETS; b++) {

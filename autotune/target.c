@@ -9,7 +9,7 @@
 #include "measure.h"
 #include "target.h"
 
-enum { CACHES = 4, PROOF_ROWS = 9, ROUTED_TOKENS = 2048 };
+enum { CACHES = 4, SPARE = 8, SPARE_LINEARS = 2, PROOF_ROWS = 9, ROUTED_TOKENS = 2048 };
 
 /* ---- The layer ---- */
 
@@ -18,7 +18,8 @@ static void choose_experts(target *t, const problem *p) {
   fp4moe_shape shape;
   fp4moe_shape_of(&desc, &shape);
   t->problem = *p;
-  size_t enough = 2 * CACHES * t->context->host.llc_bytes / shape.bytes + 8;
+  size_t enough = 2 * CACHES * t->context->host.llc_bytes / shape.bytes;
+  enough += fp4moe_is_linear(&desc) ? SPARE_LINEARS : SPARE;
   if (t->problem.shape.experts > enough) t->problem.shape.experts = enough;
   size_t experts = t->problem.shape.experts;
   t->active = p->shape.top_k < experts ? p->shape.top_k : experts;
@@ -27,12 +28,13 @@ static void choose_experts(target *t, const problem *p) {
 static void draw_inputs(target *t) {
   measure_rng rng = {1};
   size_t slots = t->most_tokens * t->active, h = t->layer->desc.hidden;
-  t->x = allocate(t->most_tokens * h, sizeof *t->x);
+  size_t columns = fp4moe_x_columns(&t->layer->desc);
+  t->x = allocate(t->most_tokens * columns, sizeof *t->x);
   t->y = allocate(t->most_tokens * h, sizeof *t->y);
   t->ids = allocate(slots, sizeof *t->ids);
   t->routed = allocate(slots, sizeof *t->routed);
   t->weights = allocate(slots, sizeof *t->weights);
-  measure_random_bf16(&rng, t->x, t->most_tokens * h);
+  measure_random_bf16(&rng, t->x, t->most_tokens * columns);
   measure_random_routing(&rng, t->most_tokens, t->active, t->layer->desc.experts, t->routed,
                          t->weights);
 }
@@ -65,6 +67,26 @@ static fp4moe_batch batch_of(const target *t, size_t tokens, fp4moe_stats *stats
                         .stats = stats};
 }
 
+/* A linear's call is the indexed one, by the plan that it finds in its layer. */
+static fp4moe_status run(target *t, const fp4moe_batch *batch) {
+  if (!fp4moe_is_linear(&t->layer->desc))
+    return fp4moe_layer_forward_plan(t->layer, &t->plan, batch, t->workspace, t->workspace_bytes);
+  const fp4moe_options options = {.struct_size = sizeof options, .stats = batch->stats};
+  const fp4moe_indexed call = {.struct_size = sizeof call,
+                               .tokens = batch->tokens,
+                               .slots = batch->top_k,
+                               .x = batch->x,
+                               .x_dtype = batch->x_dtype,
+                               .x_slots = 1,
+                               .y = batch->y,
+                               .y_dtype = batch->y_dtype,
+                               .ids = batch->topk_ids,
+                               .ids_dtype = batch->ids_dtype};
+  t->layer->plan = &t->plan;
+  return fp4moe_matmul_indexed((fp4moe_linear *)(void *)t->layer, &call, &options, t->workspace,
+                               t->workspace_bytes);
+}
+
 static void forward(target *t, const fp4moe_batch *batch) {
   size_t threads = fp4moe_context_threads(t->context);
   size_t bytes = fp4moe_plan_workspace_bytes(t->layer, &t->plan, batch->tokens, batch->top_k,
@@ -74,8 +96,7 @@ static void forward(target *t, const fp4moe_batch *batch) {
     t->workspace = allocate_workspace(bytes);
     t->workspace_bytes = bytes;
   }
-  require(fp4moe_layer_forward_plan(t->layer, &t->plan, batch, t->workspace, t->workspace_bytes),
-          t->problem.name);
+  require(run(t, batch), t->problem.name);
 }
 
 static void step_on(target *t) { t->next = (t->next + t->active) % t->layer->desc.experts; }
@@ -97,12 +118,14 @@ fp4moe_stats target_call_uniform(target *t, size_t rows) {
 }
 
 double target_call_routed(target *t, size_t rows) {
-  size_t experts = t->layer->desc.experts, tokens = rows * experts / t->active;
+  int linear = fp4moe_is_linear(&t->layer->desc);
+  size_t experts = t->layer->desc.experts, tokens = linear ? rows : rows * experts / t->active;
   if (!tokens) tokens = 1;
   if (tokens > t->most_tokens) tokens = t->most_tokens;
-  for (size_t i = 0; i < tokens * t->active; i++)
+  if (linear) uniform_ids(t, tokens);
+  for (size_t i = 0; !linear && i < tokens * t->active; i++)
     t->ids[i] = (int32_t)(((size_t)t->routed[i] + t->next) % experts);
-  step_on(t);
+  if (!linear) step_on(t);
   fp4moe_batch batch = batch_of(t, tokens, NULL);
   uint64_t start = fp4moe_now_ns();
   forward(t, &batch);
@@ -122,7 +145,7 @@ static fp4moe_batch proof_batch(target *t, float *y) {
   uniform_ids(t, PROOF_ROWS);
   fp4moe_batch batch = batch_of(t, PROOF_ROWS, NULL);
   batch.top_k = 1;
-  batch.ids_stride = t->active * sizeof *t->ids;
+  batch.ids_stride = t->active * sizeof *t->ids; /* of a linear: one id anyway */
   batch.weights_stride = t->active * sizeof *t->weights;
   batch.y = y;
   batch.y_dtype = FP4MOE_F32;
@@ -134,7 +157,12 @@ static void make_proof(target *t) {
   t->want = allocate(floats, sizeof *t->want);
   t->got = allocate(floats, sizeof *t->got);
   fp4moe_batch batch = proof_batch(t, t->want);
-  require(fp4moe_layer_forward_c(t->layer, t->problem.precision, &batch), "C rows");
+  const fp4moe_request request = {.cap = FP4MOE_ISA_c};
+  const fp4moe_selector c_rows = {&t->context->host, &request, NULL};
+  fp4moe_plan plan = t->plan;
+  require(fp4moe_select(&c_rows, &t->layer->desc, &t->plan), "C rows");
+  forward(t, &batch);
+  t->plan = plan;
 }
 
 int target_holds(void *candidates, size_t i, char reason[PROVE_REASON]) {

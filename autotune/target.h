@@ -1,5 +1,5 @@
-/* target.h - the layer that the tuner measures on: random weights, enough experts that one comes
- * back only after several last-level caches of others, and calls of a given shape. */
+/* target.h - the layer or linear that the tuner measures on: random weights, enough experts that
+ * one comes back only after several last-level caches of others, and calls of a given shape. */
 #ifndef FP4MOE_TARGET_H
 #define FP4MOE_TARGET_H
 
@@ -31,7 +31,8 @@ void target_close(target *t);
 fp4moe_stats target_call_uniform(target *t, size_t rows);
 
 /* A call of random routing in which an expert has `rows` rows on average; ns of the whole call. The
- * draw is one for all calls of the same rows, on other experts each time. */
+ * draw is one for all calls of the same rows, on other experts each time. Of a linear: a call of
+ * `rows` rows on the next matrix. */
 double target_call_routed(target *t, size_t rows);
 
 /* prove_check of recipe i of `candidates`: is the result that of the C rows? */

@@ -55,6 +55,9 @@ static void run_race(job *j, void (*time)(void *, const size_t *, double *), rac
 
 /* ---- Recipes ---- */
 
+/* A linear has the second phase alone. Lanes of a race are the phases from it on. */
+static int first_phase(const job *j) { return fp4moe_first_phase(&j->target.layer->desc); }
+
 static fp4moe_recipe_entry recipe_key(const job *j, int phase, int bucket) {
   const fp4moe_layer_desc *d = &j->target.layer->desc;
   fp4moe_recipe_entry e = {.phase = phase,
@@ -69,11 +72,13 @@ static fp4moe_recipe_entry recipe_key(const job *j, int phase, int bucket) {
 
 static void time_recipes(void *arg, const size_t at[RACE_LANES], double ns[RACE_LANES]) {
   job *j = arg;
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++)
-    j->target.plan.recipe[phase][j->bucket] = j->recipe[phase][at[phase]];
+  int first = first_phase(j);
+  for (int phase = first; phase < FP4MOE_PHASES; phase++)
+    j->target.plan.recipe[phase][j->bucket] = j->recipe[phase][at[phase - first]];
   fp4moe_stats stats = target_call_uniform(&j->target, fp4moe_bucket_rows(j->bucket));
-  ns[FP4MOE_GATE_UP] = (double)stats.phase1_ns;
-  ns[FP4MOE_DOWN] = (double)stats.phase2_ns;
+  const uint64_t measured[FP4MOE_PHASES] = {stats.phase1_ns, stats.phase2_ns};
+  for (int phase = first; phase < FP4MOE_PHASES; phase++)
+    ns[phase - first] = (double)measured[phase];
 }
 
 /* Proves the candidates of a lane and puts them at the start. */
@@ -115,10 +120,10 @@ static void keep(job *j, int phase, const race_lane *lane) {
 static void tune_bucket(job *j, int bucket) {
   race_lane *lanes = allocate(FP4MOE_PHASES, sizeof *lanes);
   fp4moe_recipe(*recipes)[GRID_MAX] = allocate(FP4MOE_PHASES, sizeof *recipes);
-  int banned = 0;
+  int banned = 0, head = first_phase(j);
   j->bucket = bucket;
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
-    race_lane *lane = &lanes[phase];
+  for (int phase = head; phase < FP4MOE_PHASES; phase++) {
+    race_lane *lane = &lanes[phase - head];
     j->recipe[phase] = recipes[phase];
     lane->count = grid_recipes(&j->target.selector, &j->target.layer->desc, phase, bucket,
                                j->run->quick, recipes[phase]);
@@ -128,9 +133,9 @@ static void tune_bucket(job *j, int bucket) {
     banned |= out == lane->count;
   }
   if (banned) die("%s: no candidate gives the C rows' result", j->problem->name);
-  run_race(j, time_recipes, lanes, FP4MOE_PHASES);
-  for (int phase = 0; phase < FP4MOE_PHASES && !j->run->unfinished; phase++)
-    keep(j, phase, &lanes[phase]);
+  run_race(j, time_recipes, lanes, (size_t)(FP4MOE_PHASES - head));
+  for (int phase = head; phase < FP4MOE_PHASES && !j->run->unfinished; phase++)
+    keep(j, phase, &lanes[phase - head]);
   free(recipes);
   free(lanes);
 }
@@ -206,10 +211,11 @@ static void keep_gain(job *j, int bucket, const race_lane *lane) {
   fp4moe_gain_entry e = {.format = (int)d->format,
                          .act = (int)fp4moe_act_class_of(d->precision),
                          .gated = d->activation.gated,
+                         .linear = fp4moe_is_linear(d),
                          .bucket = bucket,
                          .hidden = d->hidden,
                          .intermediate = d->intermediate,
-                         .cores = j->target.context->host.threads,
+                         .cores = (uint32_t)j->target.context->host.threads,
                          .threads = (uint32_t)fp4moe_context_threads(j->target.context),
                          .ns = (uint64_t)lane->runner[0].ns,
                          .ratio = (uint32_t)(fmin(ratio, 1000) * 1e6 + 0.5),
@@ -232,7 +238,7 @@ static void prove_worth(job *j, int bucket) {
   if (!j->run->unfinished) keep_gain(j, bucket, lane);
   if (lane->best == 1 && !j->run->unfinished) {
     fp4moe_schedule_entry schedule = schedule_key(j, bucket);
-    for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+    for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++) {
       fp4moe_recipe_entry key = recipe_key(j, phase, bucket);
       entries_drop_recipe(j->out, &key);
     }
@@ -261,7 +267,7 @@ void tune_problem(tune_run *run, fp4moe_context *context, const problem *p, entr
     take_entries(j, &j->target.plan);
     j->target.plan.schedules = 0;
   }
-  for_buckets(j, 1, tune_schedule);
+  if (!fp4moe_is_linear(&j->target.layer->desc)) for_buckets(j, 1, tune_schedule);
   for_buckets(j, 2, prove_worth);
   progress_clear();
   target_close(&j->target);
@@ -273,7 +279,7 @@ size_t tune_size(const tune_run *run, fp4moe_context *context, const problem *p)
   fp4moe_layer_desc desc = problem_desc(p);
   fp4moe_recipe *recipes = allocate(GRID_MAX, sizeof *recipes);
   size_t candidates = 0;
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++)
+  for (int phase = fp4moe_first_phase(&desc); phase < FP4MOE_PHASES; phase++)
     for (int bucket = 0; bucket < FP4MOE_BUCKETS; bucket++)
       candidates += grid_recipes(&s, &desc, phase, bucket, run->quick, recipes);
   free(recipes);
@@ -303,14 +309,16 @@ static size_t verify_bucket(job *j, int bucket, const fp4moe_table *table) {
   fp4moe_recipe recipes[FP4MOE_PHASES][RIVALS];
   uint64_t ns[FP4MOE_PHASES][RIVALS];
   size_t beaten = 0;
+  int head = first_phase(j), missing = 0;
   j->bucket = bucket;
-  for (int phase = 0; phase < FP4MOE_PHASES; phase++) {
+  for (int phase = head; phase < FP4MOE_PHASES; phase++) {
     j->recipe[phase] = recipes[phase];
-    take_rivals(j, phase, table, recipes[phase], ns[phase], &lanes[phase]);
+    take_rivals(j, phase, table, recipes[phase], ns[phase], &lanes[phase - head]);
+    missing |= !lanes[phase - head].count;
   }
-  if (lanes[0].count && lanes[1].count) run_race(j, time_recipes, lanes, FP4MOE_PHASES);
-  for (int phase = 0; phase < FP4MOE_PHASES && lanes[phase].rounds; phase++) {
-    const race_lane *l = &lanes[phase];
+  if (!missing) run_race(j, time_recipes, lanes, (size_t)(FP4MOE_PHASES - head));
+  for (int phase = head; phase < FP4MOE_PHASES && lanes[phase - head].rounds; phase++) {
+    const race_lane *l = &lanes[phase - head];
     int lost = l->best != 0;
     printf("%-24s %-7s %3zu rows: %8.1f us now, %8.1f in the table, %s\n", j->problem->name,
            fp4moe_phase_name(phase), fp4moe_bucket_rows(bucket), l->runner[0].ns * 1e-3,

@@ -49,12 +49,15 @@ static void advise_tuning(asking *q) {
     tuned &= q->now[phase].match >= FP4MOE_MATCH_PROVEN;
   if (q->s->request->tuned == FP4MOE_TUNED_OFF)
     say(q->advice, "tuned recipes are switched off: with use or require the table's would serve");
-  else if (!tuned && d->hidden % 16 == 0) /* else a linear of no layer's shape */
+  else if (!tuned && fp4moe_is_linear(d))
+    say(q->advice, "tune this matrix here: fp4moe-autotune --linear %zux%zu,%s --precision %s",
+        d->hidden, d->intermediate, fp4moe_format_name((int)d->format),
+        fp4moe_class_name((int)fp4moe_act_class_of(d->precision)));
+  else if (!tuned)
     say(q->advice,
         "tune this shape here: fp4moe-autotune --shape %zu,%zu,%zu,%zu,%s,%s --precision %s",
         d->hidden, d->intermediate, d->experts, q->problem->top_k,
-        fp4moe_format_name((int)d->format),
-        fp4moe_is_linear(d) ? "relu2" : fp4moe_activation_name(d->activation.kind),
+        fp4moe_format_name((int)d->format), fp4moe_activation_name(d->activation.kind),
         fp4moe_class_name((int)fp4moe_act_class_of(d->precision)));
 }
 

@@ -66,6 +66,12 @@ static const char *word(words *w, const char *key) {
   return NULL;
 }
 
+static int has_word(const words *w, const char *key) {
+  for (int i = 0; i < w->count; i++)
+    if (!strcmp(w->key[i], key)) return 1;
+  return 0;
+}
+
 /* Decimal digits and nothing else; UINT64_MAX: it is not that, or too large. */
 static uint64_t decimal(const char *text) {
   char *end;
@@ -205,7 +211,8 @@ static int read_gain(reader *r, words *w) {
   e.intermediate = (size_t)number(w, "intermediate", 1 << 20);
   e.gated = (int)number(w, "gated", 1);
   e.bucket = bucket_word(w, "rows");
-  e.cores = (size_t)number(w, "cores", 1 << 16);
+  e.linear = has_word(w, "linear") ? (int)number(w, "linear", 1) : 0;
+  e.cores = (uint32_t)number(w, "cores", 1 << 16);
   e.threads = (uint32_t)number(w, "threads", FP4MOE_MAX_CORES);
   e.ns = number(w, "ns", UINT64_C(1) << 50);
   e.ratio = (uint32_t)number(w, "ratio", UINT32_MAX);
@@ -359,6 +366,7 @@ static int compare_gains(const void *x, const void *y) {
   ORDER(a->hidden, b->hidden);
   ORDER(a->intermediate, b->intermediate);
   ORDER(a->gated, b->gated);
+  ORDER(a->linear, b->linear);
   ORDER(a->cores, b->cores);
   ORDER(a->threads, b->threads);
   ORDER(a->bucket, b->bucket);

@@ -46,15 +46,17 @@ typedef struct fp4moe_schedule_entry {
 } fp4moe_schedule_entry;
 
 /* The tuner's last step for a shape and its rows per expert: calls of the whole layer, the static
- * order's time over the tuned one's in the same round. What lost was removed. */
+ * order's time over the tuned one's in the same round. What lost was removed. A linear's line has
+ * linear=1. */
 typedef struct fp4moe_gain_entry {
   int format, act, gated, bucket;
-  size_t hidden, intermediate, cores;
-  uint64_t ns; /* tuned */
-  uint32_t threads;
+  int linear; /* 1: of one matrix, N = hidden, K = intermediate: the second phase alone */
+  int kept;   /* 0: the static order was faster, and no recipe of these rows is left */
+  uint32_t cores, threads;
+  size_t hidden, intermediate;
+  uint64_t ns;    /* tuned */
   uint32_t ratio; /* static over tuned, the middle of the rounds, in millionths */
   uint32_t noise; /* of the ratio, in millionths */
-  int kept;       /* 0: the static order was faster, and no recipe of these rows is left */
 } fp4moe_gain_entry;
 
 typedef struct fp4moe_table {

@@ -65,11 +65,11 @@ static void write_schedule(FILE *f, const fp4moe_schedule_entry *e) {
 
 static void write_gain(FILE *f, const fp4moe_gain_entry *e) {
   fprintf(f,
-          "gain format=%s class=%s hidden=%zu intermediate=%zu gated=%d rows=%zu cores=%zu "
+          "gain format=%s class=%s hidden=%zu intermediate=%zu gated=%d%s rows=%zu cores=%u "
           "threads=%u ns=%" PRIu64 " ratio=%u noise=%u kept=%d\n",
           fp4moe_format_name(e->format), fp4moe_class_name(e->act), e->hidden, e->intermediate,
-          e->gated, fp4moe_bucket_rows(e->bucket), e->cores, e->threads, e->ns, e->ratio, e->noise,
-          e->kept);
+          e->gated, e->linear ? " linear=1" : "", fp4moe_bucket_rows(e->bucket), e->cores,
+          e->threads, e->ns, e->ratio, e->noise, e->kept);
 }
 
 static void write_text(FILE *f, const fp4moe_host *host, fp4moe_isa isa, const fp4moe_table *t) {

@@ -79,7 +79,7 @@ static void left_static(void) {
   static const planted first[] = {{0, 100, 2}}, second[] = {{0, 100, 2}, {1, 100, 4}, {2, 100, 2}};
   fp4moe_recipe_entry e[TABLES][ENTRIES];
   fp4moe_table a = plant(e[0], first, 1), b = plant(e[1], second, 3);
-  fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 64, 96, 2, 1, 2, 900000, 0, 0};
+  fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 0, 0, 2, 2, 64, 96, 1, 900000, 0};
   const fp4moe_table *const tables[TABLES] = {&a, &b};
   for (int partial = 0; partial < 2; partial++) {
     comparison c;
@@ -93,6 +93,23 @@ static void left_static(void) {
           "%zu differ", c.differ_count);
     free(c.differ);
   }
+}
+
+/* A linear's line speaks of the second phase alone. */
+static void linears(void) {
+  static const planted none[] = {{3, 100, 2}};
+  fp4moe_recipe_entry e[TABLES][ENTRIES];
+  fp4moe_table a = plant(e[0], none, 1), b = plant(e[1], none, 1);
+  fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 0, 2, 1, 0, 2, 2, 64, 96, 1, 900000, 0};
+  const fp4moe_table *const tables[TABLES] = {&a, &b};
+  comparison c;
+  for (int t = 0; t < TABLES; t++) /* of an ungated layer of the same numbers */
+    e[t][0].phase = FP4MOE_GATE_UP, e[t][0].gated = 0, e[t][0].n = 96, e[t][0].k = 64;
+  a.partial_of = b.partial_of = 1;
+  a.gain = b.gain = &gain, a.gains = b.gains = 1;
+  if (!CHECK(compare_tables(&selector, tables, &c), "no memory")) return;
+  CHECK(c.picks == 2 && c.same == 2, "%zu picks, %zu same", c.picks, c.same);
+  free(c.differ);
 }
 
 static void gains(void) {
@@ -121,5 +138,6 @@ void check_compare(void) {
   CU_pSuite s = check_suite("compare");
   check_test(s, "picks", picks);
   check_test(s, "left static", left_static);
+  check_test(s, "linears", linears);
   check_test(s, "gains", gains);
 }

@@ -100,6 +100,21 @@ static void names_keys_and_costs(void) {
   SAYS(report(&s, &d, 8, 0), "(static order)");
 }
 
+/* A linear has one matmul, whose key is that of a layer's second; the tuner takes it by itself. */
+static void names_linears(void) {
+  fp4moe_selector s = fresh();
+  fp4moe_layer_desc d = desc_of(64, 96), far = desc_of(50, 1024);
+  d.activation = far.activation =
+      (fp4moe_activation){.kind = (fp4moe_activation_kind)FP4MOE_LINEAR};
+  for (size_t i = 0; i < table.recipes; i++) table.recipe[i].gated = 0;
+  const char *at = report(&s, &d, 1, 0);
+  SAYS(at, "2 panels, prefetch 0 (table, exact shape)");
+  SAYS(at, "phase=down format=mxfp4 class=bf16 n=64 k=96 gated=0 rows=1 cores=2");
+  CHECK(!strstr(at, "gate_up") && !strstr(at, "tune this"), "%.900s", at);
+  SAYS(report(&s, &far, 1, 0),
+       "tune this matrix here: fp4moe-autotune --linear 50x1024,mxfp4 --precision bf16");
+}
+
 static void says_what_would_change(void) {
   fp4moe_selector s = fresh();
   fp4moe_layer_desc d = desc_of(64, 96), other = desc_of(64, 128), far = desc_of(64, 1024);
@@ -543,6 +558,7 @@ static void stale_plan(void) {
 void check_oracle(void) {
   CU_pSuite s = check_suite("oracle");
   check_test(s, "keys and costs", names_keys_and_costs);
+  check_test(s, "linears", names_linears);
   check_test(s, "what would change", says_what_would_change);
   check_test(s, "what forces", says_what_forces);
   check_test(s, "forced is used", forced_is_used);

@@ -84,8 +84,8 @@ static void round_trip(void) {
   open_dir();
   fp4moe_table t = sample(e);
   fp4moe_gain_entry gains[2] = {
-      {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 7, 64, 96, 2, 88, 3, 981000, 40, 0},
-      {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 0, 64, 96, 2, 99, 3, 1250000, 7, 1}};
+      {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 0, 7, 1, 0, 2, 3, 64, 96, 88, 981000, 40},
+      {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 0, 0, 1, 2, 3, 64, 96, 99, 1250000, 7}};
   t.schedule = &schedule;
   t.schedules = 1;
   t.gain = gains;
@@ -98,7 +98,7 @@ static void round_trip(void) {
   for (size_t i = 0; i < 6; i++)
     CHECK(!memcmp(&got->recipe[i], &e[i], sizeof e[i]), "entry %zu differs", i);
   CHECK(!memcmp(&got->schedule[0], &schedule, sizeof schedule), "schedule differs");
-  CHECK(got->gains == 2 && !memcmp(got->gain, gains, sizeof gains) && gains[0].bucket == 0,
+  CHECK(got->gains == 2 && !memcmp(got->gain, gains, sizeof gains) && gains[0].linear == 1,
         "%zu gains, or they differ", got->gains);
   CHECK(!strstr(got->report, "tuned under"), "%s", got->report);
   fp4moe_table_free(got);
@@ -198,12 +198,17 @@ static void dropped_entries(void) {
 
 /* A gain that does not parse is dropped by itself. */
 static void dropped_gains(void) {
-  static const char *const bad[][2] = {
-      {"ratio=1000000", "ratio=0"}, {"ratio=1000000", "ratio=4294967296"}, {"kept=1", "kept=2"},
-      {"threads=3", "threads=x"},   {"rows=4 cores", "rows=5 cores"},      {" noise=5", ""},
-      {"kept=1", "kept=1 kept=1"}};
+  static const char *const bad[][2] = {{"ratio=1000000", "ratio=0"},
+                                       {"ratio=1000000", "ratio=4294967296"},
+                                       {"kept=1", "kept=2"},
+                                       {"threads=3", "threads=x"},
+                                       {"rows=4 cores", "rows=5 cores"},
+                                       {" noise=5", ""},
+                                       {"kept=1", "kept=1 kept=1"},
+                                       {"gated=1 rows=4 cores", "gated=1 linear=2 rows=4 cores"}};
   fp4moe_recipe_entry e[6];
-  fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 64, 96, 2, 88, 3, 1000000, 5, 1};
+  fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 0, 1, 2, 3, 64, 96,
+                            88,           1000000,         5};
   open_dir();
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     fp4moe_table t = sample(e);

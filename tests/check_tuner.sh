@@ -105,6 +105,38 @@ check 'second run' [ $status -eq 0 ]
 check 'finished' [ "$(grep -c '^partial ' "$table")" -eq 0 ]
 check 'both classes' grep -q '^recipe .*class=f32' "$table"
 
+# A dense matrix: its recipes are the second phase's, found by the oracle as an exact shape.
+linear=$scratch/linear
+tuner --quick --output "$linear" --linear 96x64,nvfp4 --precision bf16
+check 'linear' [ $status -eq 0 ]
+check 'linear has one phase' [ "$(grep -c 'phase=gate_up' "$linear")" -eq 0 ]
+check 'linear has its key' [ "$(grep -c '^recipe ' "$linear")" -eq \
+  "$(grep -c '^recipe phase=down format=nvfp4 class=bf16 n=96 k=64 gated=0' "$linear")" ]
+check 'linear has gains' [ "$(grep -c '^gain .* linear=1' "$linear")" -eq 8 ]
+tuner report --table "$linear"
+check 'linear in the report' out '| linear 96 x 64 | nvfp4 | bf16 |'
+tuner --quick --output "$linear" --linear 96x64,nvfp4 --precision bf16 --verify
+check 'linear verified' out 'picks have lost'
+refuses '96,64' --linear 96,64,nvfp4
+if command -v python3 >/dev/null; then # an LM head of 96 x 64 and nothing else
+  python3 -c '
+import json, struct, sys
+shapes = (("weight", "U8", [96, 32], 3072), ("weight_scale", "F8_E4M3", [96, 4], 384),
+          ("weight_scale_2", "F32", [], 4))
+head, at = {}, 0
+for name, dtype, shape, size in shapes:
+    head["lm_head." + name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+    at += size
+text = json.dumps(head).encode()
+sys.stdout.buffer.write(struct.pack("<Q", len(text)) + text + bytes(at - 4) + struct.pack("<f", 1))
+' >"$scratch/head.safetensors"
+  tuner --model "$scratch/head.safetensors" --precision bf16 --dry-run --output "$linear"
+  check 'linears of a checkpoint' out '96x64,nvfp4 bf16'
+else
+  skipped=$((skipped + 1)) && echo 'skipped: linears of a checkpoint: no python3'
+fi
+refuses '48' --quick --output "$linear" --linear 96x48,mxfp4
+
 # Interrupted: status 130, a valid table; the next run begins where it ended.
 many="--output $table --shape 64,64,8,2,mxfp4 --shape 96,64,8,2,mxfp4 --shape 64,96,8,2,mxfp4 --shape 96,96,8,2,mxfp4"
 "$build/fp4moe-autotune" $many >"$scratch/out" 2>&1 </dev/null &

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "layer.h"
 #include "layerfill.h"
 
 #define PROJECTIONS 3 /* gate, up, down */
@@ -57,14 +58,25 @@ static fp4moe_projection draw(measure_rng *rng, const preset *s, const buffer *b
   };
 }
 
-static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
+static fp4moe_status set_linear(filling *f, size_t e, const buffer *b) {
+  measure_rng rng = {f->seed << 32 | e};
+  fp4moe_projection matrix = draw(&rng, &f->problem->shape, b);
+  return fp4moe_linear_set_expert((fp4moe_linear *)(void *)f->layer, e, &matrix);
+}
+
+static fp4moe_status set_layer(filling *f, size_t e, const buffer b[PROJECTIONS]) {
   const preset *s = &f->problem->shape;
   measure_rng rng = {f->seed << 32 | e};
   fp4moe_expert_weights w = {.struct_size = sizeof w};
   if (s->activation.gated) w.gate = draw(&rng, s, &b[0]);
   w.up = draw(&rng, s, &b[1]);
   w.down = draw(&rng, s, &b[2]);
-  fp4moe_status status = fp4moe_layer_set_expert(f->layer, e, &w);
+  return fp4moe_layer_set_expert(f->layer, e, &w);
+}
+
+static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
+  int linear = fp4moe_is_linear(&f->layer->desc);
+  fp4moe_status status = linear ? set_linear(f, e, &b[PROJECTIONS - 1]) : set_layer(f, e, b);
   if (!status || atomic_fetch_add(&f->failed, 1)) return;
   f->status = status;
   snprintf(f->detail, sizeof f->detail, "%s", fp4moe_error_detail());
@@ -87,13 +99,29 @@ static void fill(void *arg, size_t thread) {
   }
 }
 
+static fp4moe_status begin_linear(fp4moe_context *context, const fp4moe_layer_desc *d,
+                                  fp4moe_layer **out) {
+  const fp4moe_linear_desc desc = {.struct_size = sizeof desc,
+                                   .n = d->hidden,
+                                   .k = d->intermediate,
+                                   .experts = d->experts,
+                                   .format = d->format,
+                                   .precision = d->precision};
+  fp4moe_linear *linear = NULL;
+  fp4moe_status status = fp4moe_linear_begin(context, &desc, &linear);
+  *out = (fp4moe_layer *)(void *)linear;
+  return status;
+}
+
 fp4moe_layer *random_layer(fp4moe_context *context, const problem *p, uint64_t seed) {
   filling f = {.problem = p, .seed = seed};
   fp4moe_layer_desc desc = problem_desc(p);
   size_t threads = fp4moe_context_threads(context);
   fp4moe_pool *pool = fp4moe_pool_create(threads, NULL, 1);
   if (!pool) die("no memory for threads");
-  require(fp4moe_layer_begin(context, &desc, &f.layer), p->name);
+  require(fp4moe_is_linear(&desc) ? begin_linear(context, &desc, &f.layer)
+                                  : fp4moe_layer_begin(context, &desc, &f.layer),
+          p->name);
   fp4moe_pool_run(pool, threads, fill, &f);
   fp4moe_pool_destroy(pool);
   if (f.failed) die("%s: %s: %s", p->name, fp4moe_status_name(f.status), f.detail);
