@@ -26,6 +26,9 @@ static void on_interrupt(int signal) {
   __atomic_store_n(&interrupted, 1, __ATOMIC_RELAXED);
 }
 
+/* Lines for people. */
+static int is_plain(const options *o) { return !o->quiet && !o->json; }
+
 static void warn(const char *text) { fprintf(stderr, "warning: %s\n", text); }
 
 /* ---- The table ---- */
@@ -51,7 +54,8 @@ static size_t take_old_table(const options *o, const fp4moe_context *ctx, entrie
     die("%s is not of this host, and stays; --force moves it aside: %s", o->output, old->report);
   } else {
     snprintf(aside, sizeof aside, "%s.old", o->output);
-    if (!o->quiet) printf("%s moves to %s: %s", o->output, aside, old->report);
+    if (is_plain(o)) printf("%s moves to %s: %s", o->output, aside, old->report);
+    if (o->json) print_json(json_pack("{s:s, s:s}", "table", o->output, "moved_to", aside));
     if (rename(o->output, aside)) die("rename %s to %s failed", o->output, aside);
   }
   fp4moe_table_free(old);
@@ -76,10 +80,11 @@ static void report_problem(const options *o, const problem *p, const tune_run *r
                            size_t done, double left) {
   if (o->quiet) return;
   if (o->json) {
-    print_json(json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:b}", "problem", p->name, "candidates",
-                         (json_int_t)r->candidates, "refused", (json_int_t)r->refused, "removed",
-                         (json_int_t)r->removed, "noise", r->noise, "seconds", seconds,
-                         "unfinished", r->unfinished));
+    print_json(json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:b, s:I, s:I, s:f}", "problem", p->name,
+                         "candidates", (json_int_t)r->candidates, "refused", (json_int_t)r->refused,
+                         "removed", (json_int_t)r->removed, "noise", r->noise, "seconds", seconds,
+                         "unfinished", r->unfinished, "done", (json_int_t)done, "of",
+                         (json_int_t)o->count, "seconds_left", left));
     return;
   }
   printf("%-24s %zu candidates, %zu refused, %zu buckets left static, noise %.1f %%, %.1f s",
@@ -105,7 +110,8 @@ static int is_worth(const options *o, fp4moe_context *ctx, const problem *p) {
   const char *why = NULL;
   if (!fits_memory(&p->shape)) why = "does not fit the memory";
   if (!grid_has_choice(&s, &desc)) why = "only C kernels serve this class here: nothing to choose";
-  if (why && !o->quiet && !o->json) printf("%-24s %s\n", p->name, why);
+  if (why && o->json) print_json(json_pack("{s:s, s:s}", "problem", p->name, "left_out", why));
+  if (why && is_plain(o)) printf("%-24s %s\n", p->name, why);
   return !why;
 }
 
@@ -118,22 +124,31 @@ static int dry_run(const options *o, fp4moe_context *ctx) {
     if (!is_worth(o, ctx, &o->problems[i])) continue;
     size_t n = tune_size(&run, ctx, &o->problems[i]);
     total += n;
-    printf("%-24s %zu candidates\n", o->problems[i].name, n);
+    if (o->json)
+      print_json(
+          json_pack("{s:s, s:I}", "problem", o->problems[i].name, "candidates", (json_int_t)n));
+    else
+      printf("%-24s %zu candidates\n", o->problems[i].name, n);
   }
-  printf("%zu candidates in all; would write %s\n", total, o->output);
+  if (o->json)
+    print_json(json_pack("{s:s, s:I}", "would_write", o->output, "candidates", (json_int_t)total));
+  else
+    printf("%zu candidates in all; would write %s\n", total, o->output);
   return EXIT_SUCCESS;
 }
 
 static int verify(const options *o, fp4moe_context *ctx) {
   fp4moe_table *table = load_table(o, ctx);
-  tune_run run = {.quick = o->quick, .quiet = 1, .interrupted = &interrupted};
+  tune_run run = {
+      .quick = o->quick, .quiet = o->quiet, .json = o->json, .interrupted = &interrupted};
   size_t beaten = 0;
   if (!table || table->refused)
     die("%s: %s", o->output, table ? table->report : "no such table; tune first");
   for (size_t i = 0; i < o->count && !run.unfinished; i++)
     if (is_worth(o, ctx, &o->problems[i])) beaten += tune_verify(&run, ctx, &o->problems[i], table);
   fp4moe_table_free(table);
-  printf("%zu picks have lost, noise %.1f %%\n", beaten, 100 * run.noise);
+  if (o->json) print_json(json_pack("{s:I, s:f}", "lost", (json_int_t)beaten, "noise", run.noise));
+  if (is_plain(o)) printf("%zu picks have lost, noise %.1f %%\n", beaten, 100 * run.noise);
   return beaten ? EXIT_CHECK : EXIT_SUCCESS;
 }
 
@@ -141,7 +156,7 @@ static int tune(const options *o, fp4moe_context *ctx) {
   entries all = {{.path = ""}, 0, 0};
   size_t first = take_old_table(o, ctx, &all), done = first;
   uint64_t start = fp4moe_now_ns();
-  if (first && !o->quiet && !o->json)
+  if (first && is_plain(o))
     printf("goes on after %zu of %zu problems that an earlier run has done\n", first, o->count);
   for (; done < o->count; done++) {
     const problem *p = &o->problems[done];
@@ -165,7 +180,11 @@ static int tune(const options *o, fp4moe_context *ctx) {
     if (run.unfinished) break;
   }
   if (done == o->count) save(o, ctx, &all, done);
-  if (!o->quiet && !o->json)
+  if (o->json)
+    print_json(json_pack("{s:s, s:I, s:I, s:b}", "table", o->output, "recipes",
+                         (json_int_t)all.table.recipes, "schedules",
+                         (json_int_t)all.table.schedules, "finished", done == o->count));
+  if (is_plain(o))
     printf("table: %s, %zu recipes, %zu schedules%s\n", o->output, all.table.recipes,
            all.table.schedules, done < o->count ? "; not finished: run it again to go on" : "");
   entries_free(&all);
@@ -184,7 +203,11 @@ int main(int argc, char **argv) {
   sigaction(SIGTERM, &act, NULL);
   setenv("FP4MOE_TABLE", "none", 1); /* what is measured must not depend on a table */
   fp4moe_context *ctx = open_context(o.threads, NULL);
-  if (!o.quiet && !o.json)
+  if (o.json)
+    print_json(json_pack("{s:s, s:s, s:s, s:I}", "host", ctx->host.cpu_model, "topology",
+                         ctx->host.topology, "isa", fp4moe_isa_name(ctx->isa), "threads",
+                         (json_int_t)fp4moe_context_threads(ctx)));
+  if (is_plain(&o))
     printf("host: %s, %s, isa %s, %zu threads\n", ctx->host.cpu_model, ctx->host.topology,
            fp4moe_isa_name(ctx->isa), fp4moe_context_threads(ctx));
   if (!topology_agrees(&ctx->host, difference, sizeof difference)) warn(difference);

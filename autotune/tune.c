@@ -304,6 +304,19 @@ static void take_rivals(const job *j, int phase, const fp4moe_table *table, fp4m
   }
 }
 
+static void say_pick(const job *j, int phase, const race_runner *now, uint64_t table_ns, int lost) {
+  const char *name = j->problem->name, *phase_name = fp4moe_phase_name(phase);
+  size_t rows = fp4moe_bucket_rows(j->bucket);
+  if (j->run->quiet) return;
+  if (j->run->json)
+    print_json(json_pack("{s:s, s:s, s:I, s:f, s:I, s:b}", "problem", name, "phase", phase_name,
+                         "rows", (json_int_t)rows, "ns", now->ns, "table_ns", (json_int_t)table_ns,
+                         "holds", !lost));
+  else
+    printf("%-24s %-7s %3zu rows: %8.1f us now, %8.1f in the table, %s\n", name, phase_name, rows,
+           now->ns * 1e-3, (double)table_ns * 1e-3, lost ? "another is faster" : "the pick holds");
+}
+
 static size_t verify_bucket(job *j, int bucket, const fp4moe_table *table) {
   race_lane *lanes = allocate(FP4MOE_PHASES, sizeof *lanes);
   fp4moe_recipe recipes[FP4MOE_PHASES][RIVALS];
@@ -320,9 +333,7 @@ static size_t verify_bucket(job *j, int bucket, const fp4moe_table *table) {
   for (int phase = head; phase < FP4MOE_PHASES && lanes[phase - head].rounds; phase++) {
     const race_lane *l = &lanes[phase - head];
     int lost = l->best != 0;
-    printf("%-24s %-7s %3zu rows: %8.1f us now, %8.1f in the table, %s\n", j->problem->name,
-           fp4moe_phase_name(phase), fp4moe_bucket_rows(bucket), l->runner[0].ns * 1e-3,
-           (double)ns[phase][0] * 1e-3, lost ? "another is faster" : "the pick holds");
+    say_pick(j, phase, &l->runner[0], ns[phase][0], lost);
     beaten += (size_t)lost;
   }
   free(lanes);

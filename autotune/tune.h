@@ -11,7 +11,8 @@ typedef struct tune_run {
   int quick;              /* fewer candidates and rounds */
   uint64_t deadline_ns;   /* of the whole run, fp4moe_now_ns; 0 = none */
   const int *interrupted; /* not 0: end soon */
-  int quiet;              /* no progress on the terminal */
+  int quiet;              /* no progress on the terminal, no line a pick */
+  int json;               /* picks as JSON */
   void (*banned)(const char *problem, const fp4moe_recipe *recipe, const char *reason);
   size_t candidates, refused; /* proven and timed; wrong, faulting or hanging */
   size_t removed;             /* buckets in which the whole layer was faster untuned */

@@ -29,6 +29,10 @@ out() { grep -qF -- "$1" "$scratch/out"; }
 err() { grep -qF -- "$1" "$scratch/err"; }
 partial() { grep -q '^partial ' "$table"; }
 
+all_json() { # all_json WHAT: every line of stdout is an object
+  check "$1: JSON lines" [ "$(grep -c '^{".*}$' "$scratch/out")" -eq "$(wc -l <"$scratch/out")" ]
+}
+
 refuses() { # refuses WORD ARGUMENTS...: exit 2, and stderr names the thing
   word=$1
   shift
@@ -42,9 +46,13 @@ check 'dry run' [ $status -eq 0 ]
 check 'dry run counts' out 'candidates in all'
 check 'dry run writes nothing' [ ! -e "$table" ]
 
+tuner $small --dry-run --json
+all_json 'dry run'
 tuner $small --precision bf16 --json
 check 'tune' [ $status -eq 0 ]
 check 'json' out '"refused":0'
+check 'json names the table' out '"finished":true'
+all_json 'tune'
 check 'table is whole' grep -q '^end ' "$table"
 check 'table is finished' [ "$(grep -c '^partial ' "$table")" -eq 0 ]
 recipes=$(grep -c '^recipe .*class=bf16' "$table")
@@ -55,6 +63,11 @@ check 'the library reads it' sh -c "FP4MOE_TABLE=only:$table '$build/fp4moe' exp
 tuner $small --precision bf16 --verify
 check 'verify ends with 0 or 1' [ $status -le 1 ]
 check 'verify says' out 'in the table'
+tuner $small --precision bf16 --verify --json
+check 'verify, json' out '"lost":'
+all_json 'verify'
+tuner $small --precision bf16 --verify --quiet
+check 'verify, quiet' [ ! -s "$scratch/out" ]
 
 check 'gains are stored' [ "$(grep -c '^gain .*class=bf16' "$table")" -eq 8 ]
 tuner report --table "$table" --against "$table"
@@ -161,8 +174,9 @@ cp "$table" "$scratch/foreign"
 refuses 'Elsewhere' report --table "$table"
 refuses 'force' $small
 check 'foreign table untouched' cmp -s "$table" "$scratch/foreign"
-tuner $small --precision bf16 --force
+tuner $small --precision bf16 --force --json
 check 'force' [ $status -eq 0 ]
+all_json 'force'
 check 'moved aside' cmp -s "$table.old" "$scratch/foreign"
 
 refuses 'no-such-model' --model no-such-model

@@ -93,6 +93,12 @@ void progress_at_once(const char *what, size_t done, size_t total) {
   fprintf(stderr, "\r\033[K%s: %zu of %zu", what, done, total);
 }
 
+/* As if what is left went as what is done. */
+static void progress_left(uint64_t ns, size_t done, size_t total) {
+  if (!shown || !done || done > total) return;
+  fprintf(stderr, ", about %.0f s left", (double)ns * 1e-9 / (double)done * (double)(total - done));
+}
+
 void progress(const char *what, size_t done, size_t total) {
   enum { FIRST_NS = 2000000000, NEXT_NS = 200000000 };
   static const char *work;
@@ -103,6 +109,7 @@ void progress(const char *what, size_t done, size_t total) {
   if (now - start < FIRST_NS || now - last < NEXT_NS) return;
   last = now;
   progress_at_once(what, done, total);
+  progress_left(now - start, done, total);
 }
 
 void progress_clear(void) {

@@ -87,7 +87,7 @@ fp4moe_context *open_context(size_t threads, const char *kernels);
 fp4moe_context *open_context_of(fp4moe_context_desc desc); /* struct_size and log filled in */
 
 /* On a terminal, "what: done of total", in place: once work of this name has lasted two seconds,
- * or at once. */
+ * and then with the time that is left; or at once. */
 void progress(const char *what, size_t done, size_t total);
 void progress_at_once(const char *what, size_t done, size_t total);
 void progress_clear(void);
