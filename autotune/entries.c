@@ -1,5 +1,6 @@
 /* entries.c - a growing list of table entries (entries.h). */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "entries.h"
@@ -9,6 +10,7 @@ void entries_free(entries *e) {
   free(e->table.recipe);
   free(e->table.schedule);
   free(e->table.gain);
+  free(e->table.placement);
   *e = (entries){0};
 }
 
@@ -36,6 +38,17 @@ void entries_add_gain(entries *e, const fp4moe_gain_entry *gain) {
   fp4moe_table *t = &e->table;
   t->gain = room(t->gain, t->gains, &e->gain_cap, sizeof *gain);
   t->gain[t->gains++] = *gain;
+}
+
+void entries_set_placement(entries *e, const fp4moe_placement_entry *p) {
+  fp4moe_table *t = &e->table;
+  size_t kept = 0;
+  for (size_t i = 0; i < t->placements; i++)
+    if (memcmp(&t->placement[i].key, &p->key, sizeof p->key))
+      t->placement[kept++] = t->placement[i];
+  t->placement = room(t->placement, kept, &e->placement_cap, sizeof *p);
+  t->placement[kept] = *p;
+  t->placements = kept + 1;
 }
 
 static int same_recipe(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b) {
@@ -112,4 +125,5 @@ void entries_take(entries *e, const fp4moe_table *from) {
   for (size_t i = 0; i < from->recipes; i++) entries_add_recipe(e, &from->recipe[i]);
   for (size_t i = 0; i < from->schedules; i++) entries_add_schedule(e, &from->schedule[i]);
   for (size_t i = 0; i < from->gains; i++) entries_add_gain(e, &from->gain[i]);
+  for (size_t i = from->placements; i-- > 0;) entries_set_placement(e, &from->placement[i]);
 }

@@ -5,14 +5,17 @@
 #include "table.h"
 
 typedef struct entries {
-  fp4moe_table table; /* recipe, schedule, gain and partial only */
-  size_t recipe_cap, schedule_cap, gain_cap;
+  fp4moe_table table; /* recipe, schedule, gain, placement and partial only */
+  size_t recipe_cap, schedule_cap, gain_cap, placement_cap;
 } entries;
 
 void entries_free(entries *e);
 void entries_add_recipe(entries *e, const fp4moe_recipe_entry *recipe);
 void entries_add_schedule(entries *e, const fp4moe_schedule_entry *schedule);
 void entries_add_gain(entries *e, const fp4moe_gain_entry *gain);
+
+/* In place of that of the same key. */
+void entries_set_placement(entries *e, const fp4moe_placement_entry *placement);
 
 /* Drops the entries of these keys. */
 void entries_drop_recipe(entries *e, const fp4moe_recipe_entry *key);

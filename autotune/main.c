@@ -13,6 +13,7 @@
 #include "conditions.h"
 #include "grid.h"
 #include "options.h"
+#include "places.h"
 #include "report.h"
 #include "topology.h"
 #include "tune.h"
@@ -115,11 +116,64 @@ static int is_worth(const options *o, fp4moe_context *ctx, const problem *p) {
   return !why;
 }
 
+/* ---- Placements ---- */
+
+/* Everything that follows runs as the entry says. */
+static void take_place(const options *o, fp4moe_context **ctx, const fp4moe_placement_entry *e) {
+  fp4moe_context_destroy(*ctx);
+  *ctx = open_context_of((fp4moe_context_desc){.placement = fp4moe_placement_name(e->placement)});
+  for (size_t i = 0; i < o->count; i++) o->problems[i].shards = e->shards;
+}
+
+static void report_place(const options *o, const tune_run *r, const fp4moe_placement_entry *e) {
+  char text[PLACE_TEXT];
+  place_text(e->placement, e->shards, text);
+  if (o->json)
+    print_json(json_pack("{s:s, s:I, s:I, s:f}", "placement", fp4moe_placement_name(e->placement),
+                         "shards", (json_int_t)e->shards, "candidates", (json_int_t)r->candidates,
+                         "noise", r->noise));
+  else if (!o->quiet)
+    printf("%-24s %s: the best of %zu, noise %.1f %%\n", "placement", text, r->candidates,
+           100 * r->noise);
+}
+
+/* Races what this host has, where that is more than one and the caller has said nothing; not again
+ * where an earlier run of the same list has. */
+static void settle_place(const options *o, fp4moe_context **ctx, tune_run run, int again,
+                         entries *all) {
+  fp4moe_placement_key key = fp4moe_host_key(&(*ctx)->host);
+  const fp4moe_placement_entry *known;
+  fp4moe_placement_entry e;
+  size_t i = 0;
+  if (o->threads) return;
+  if (again && fp4moe_table_place(&all->table, &key, &known) == FP4MOE_MATCH_EXACT) {
+    take_place(o, ctx, known);
+    return;
+  }
+  while (i < o->count && !is_worth(o, *ctx, &o->problems[i])) i++;
+  if (i == o->count || !places_race(&run, *ctx, &o->problems[i], &e)) return;
+  entries_set_placement(all, &e);
+  report_place(o, &run, &e);
+  take_place(o, ctx, &e);
+}
+
+static void list_places(const fp4moe_host *host) {
+  static topology_place places[PLACES_MAX];
+  char text[PLACE_TEXT];
+  size_t n = places_seen(host, places);
+  for (size_t i = 0; i < n && n > 1; i++) {
+    place_text(places[i].threads.placement, places[i].shards, text);
+    printf("%-24s %s, %zu threads on %zu nodes\n", "placement", text, places[i].threads.count,
+           places[i].nodes);
+  }
+}
+
 /* ---- Ways to run ---- */
 
 static int dry_run(const options *o, fp4moe_context *ctx) {
   tune_run run = {.quick = o->quick};
   size_t total = 0;
+  if (!o->threads) list_places(&ctx->host);
   for (size_t i = 0; i < o->count; i++) {
     if (!is_worth(o, ctx, &o->problems[i])) continue;
     size_t n = tune_size(&run, ctx, &o->problems[i]);
@@ -137,13 +191,19 @@ static int dry_run(const options *o, fp4moe_context *ctx) {
   return EXIT_SUCCESS;
 }
 
-static int verify(const options *o, fp4moe_context *ctx) {
+static int verify(const options *o, fp4moe_context **context) {
+  fp4moe_context *ctx = *context;
   fp4moe_table *table = load_table(o, ctx);
   tune_run run = {
       .quick = o->quick, .quiet = o->quiet, .json = o->json, .interrupted = &interrupted};
   size_t beaten = 0;
   if (!table || table->refused)
     die("%s: %s", o->output, table ? table->report : "no such table; tune first");
+  fp4moe_placement_key key = fp4moe_host_key(&ctx->host);
+  const fp4moe_placement_entry *known;
+  if (!o->threads && fp4moe_table_place(table, &key, &known) == FP4MOE_MATCH_EXACT)
+    take_place(o, context, known);
+  ctx = *context;
   for (size_t i = 0; i < o->count && !run.unfinished; i++)
     if (is_worth(o, ctx, &o->problems[i])) beaten += tune_verify(&run, ctx, &o->problems[i], table);
   fp4moe_table_free(table);
@@ -152,20 +212,23 @@ static int verify(const options *o, fp4moe_context *ctx) {
   return beaten ? EXIT_CHECK : EXIT_SUCCESS;
 }
 
-static int tune(const options *o, fp4moe_context *ctx) {
-  entries all = {{.path = ""}, 0, 0};
-  size_t first = take_old_table(o, ctx, &all), done = first;
+static int tune(const options *o, fp4moe_context **context) {
+  entries all = {.table = {.path = ""}};
+  size_t first = take_old_table(o, *context, &all), done = first;
   uint64_t start = fp4moe_now_ns();
+  tune_run start_run = {.quick = o->quick,
+                        .deadline_ns = o->budget_ns ? start + o->budget_ns : 0,
+                        .interrupted = &interrupted,
+                        .quiet = o->quiet,
+                        .banned = say_banned};
+  settle_place(o, context, start_run, first > 0, &all);
+  fp4moe_context *ctx = *context;
   if (first && is_plain(o))
     printf("goes on after %zu of %zu problems that an earlier run has done\n", first, o->count);
   for (; done < o->count; done++) {
     const problem *p = &o->problems[done];
-    tune_run run = {.quick = o->quick,
-                    .deadline_ns = o->budget_ns ? start + o->budget_ns : 0,
-                    .interrupted = &interrupted,
-                    .quiet = o->quiet,
-                    .banned = say_banned};
-    entries fresh = {{.path = ""}, 0, 0};
+    tune_run run = start_run;
+    entries fresh = {.table = {.path = ""}};
     if (!is_worth(o, ctx, p)) continue;
     uint64_t began = fp4moe_now_ns();
     tune_problem(&run, ctx, p, &fresh);
@@ -212,7 +275,7 @@ int main(int argc, char **argv) {
            fp4moe_isa_name(ctx->isa), fp4moe_context_threads(ctx));
   if (!topology_agrees(&ctx->host, difference, sizeof difference)) warn(difference);
   conditions_report(&ctx->host, warn);
-  int status = o.dry_run ? dry_run(&o, ctx) : o.verify ? verify(&o, ctx) : tune(&o, ctx);
+  int status = o.dry_run ? dry_run(&o, ctx) : o.verify ? verify(&o, &ctx) : tune(&o, &ctx);
   fp4moe_context_destroy(ctx);
   free(o.problems);
   return status;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layer.h"
 #include "topology.h"
 
 static size_t cache_size(hwloc_topology_t t, hwloc_obj_type_t type) {
@@ -132,12 +133,42 @@ size_t topology_placements(const fp4moe_pu *pus, size_t n, size_t quota,
   size_t count = 0;
   for (int i = 0; i < FP4MOE_PLACEMENTS; i++) {
     topology_placement *p = &out[count];
-    p->name = fp4moe_placement_name((fp4moe_placement)i);
-    p->count = fp4moe_place(pus, n, (fp4moe_placement)i, p->pu);
+    p->placement = (fp4moe_placement)i;
+    p->name = fp4moe_placement_name(p->placement);
+    p->count = fp4moe_place(pus, n, p->placement, p->pu);
     if (quota && p->count > quota) p->count = quota;
     int known = !p->count || (p->count == 1 && count);
     for (size_t j = 0; j < count; j++) known |= same_pus(&out[j], p);
     count += !known;
+  }
+  return count;
+}
+
+static int node_of(const fp4moe_pu *pus, size_t n, int pu) {
+  size_t i = 0;
+  while (i + 1 < n && pus[i].pu != pu) i++;
+  return pus[i].node;
+}
+
+static size_t count_nodes(const fp4moe_pu *pus, size_t n, const topology_placement *p) {
+  size_t nodes = 0;
+  for (size_t i = 0; i < p->count; i++) {
+    size_t j = 0;
+    while (node_of(pus, n, p->pu[j]) != node_of(pus, n, p->pu[i])) j++;
+    nodes += j == i;
+  }
+  return nodes;
+}
+
+size_t topology_plan(const fp4moe_pu *pus, size_t n, size_t quota, int shards,
+                     topology_place out[PLACES_MAX]) {
+  static topology_placement p[FP4MOE_PLACEMENTS];
+  size_t placements = topology_placements(pus, n, quota, p), count = 0;
+  for (size_t i = 0; i < placements; i++) {
+    size_t nodes = count_nodes(pus, n, &p[i]);
+    size_t most = !shards ? 1 : nodes < FP4MOE_MAX_SHARDS ? nodes : FP4MOE_MAX_SHARDS;
+    out[count++] = (topology_place){p[i], nodes, most};
+    if (most > 1) out[count++] = (topology_place){p[i], nodes, 1};
   }
   return count;
 }

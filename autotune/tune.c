@@ -31,14 +31,14 @@ typedef struct job {
   const fp4moe_plan *plan;
 } job;
 
-static int is_late(const tune_run *r) {
+int tune_is_late(const tune_run *r) {
   return (r->interrupted && *r->interrupted) ||
          (r->deadline_ns && fp4moe_now_ns() >= r->deadline_ns);
 }
 
 static int stop_race(void *arg) {
   const job *j = arg;
-  return is_late(j->run) || fp4moe_now_ns() >= j->race_end_ns;
+  return tune_is_late(j->run) || fp4moe_now_ns() >= j->race_end_ns;
 }
 
 /* Rounds for a race of `lanes` lanes; seconds bound it where calls are long. */
@@ -50,7 +50,7 @@ static void run_race(job *j, void (*time)(void *, const size_t *, double *), rac
   race_run(&host, j->run->quick ? &quick : &full, lanes, n);
   for (size_t l = 0; l < n; l++)
     if (lanes[l].noise > j->run->noise && lanes[l].noise < 1) j->run->noise = lanes[l].noise;
-  if (is_late(j->run)) j->run->unfinished = 1;
+  if (tune_is_late(j->run)) j->run->unfinished = 1;
 }
 
 /* ---- Recipes ---- */

@@ -20,6 +20,9 @@ typedef struct tune_run {
   int unfinished;             /* 1: deadline or interrupt came first */
 } tune_run;
 
+/* 1: deadline or interrupt has come. */
+int tune_is_late(const tune_run *run);
+
 /* Every candidate is proven in a child process before it is timed, and timed in whole phases of the
  * forward call: all workers, weights from memory, unpack included. Then schedules; then the whole
  * layer as tuned against the static order, and what loses is removed. Unfinished, `out` has the

@@ -162,7 +162,7 @@ typedef struct fp4moe_context_desc {
    * kernel is INVALID; one of whose kernels none can serve a layer is UNSUPPORTED when the layer is
    * finished, and the detail lists what can. */
   const char *kernels;
-  /* Most threads a call uses; 0: one per physical core allowed by affinity mask and CPU quota. */
+  /* Most threads a call uses; 0: as many as the placement has, at most the CPU quota. */
   size_t max_threads;
   /* The caller's thread provider and its first argument; NULL: an own pool of pinned threads,
    * created at the first call that wants them. */
@@ -186,14 +186,17 @@ typedef struct fp4moe_context_desc {
    * one for few, unless `kernels` forces only those for many), in all classes phase 2 has fewer
    * units, which matters above some 64 threads at few tokens. */
   int batch_invariant;
-  /* Own pool: where its threads are pinned, and how many there are where max_threads is 0 (at most
-   * the CPU quota): a list of allowed PUs such as "0-3,8", in the order of the threads, or a word:
-   *   per_core    one PU of each core                      (NULL is the same, but max_threads may
-   *   all_nodes   the same, memory nodes in turn            then exceed it: nothing is pinned)
+  /* Own pool: where its threads are pinned, and how many there are where max_threads is 0: a list
+   * of allowed PUs such as "0-3,8", in the order of the threads, or a word:
+   *   per_core    one PU of each core
+   *   all_nodes   the same, memory nodes in turn
    *   one_node    one PU of each core of the node that has most
    *   fast_cores  one PU of each core of the fastest kind
    *   per_l3      one PU under each L3 cache
    *   all_pus     all, one of each core first
+   * NULL: with max_threads 0, no no_pin and no parallel_for what the selection table says of this
+   * host (of the nearest, inside an affinity mask or CPU quota); else per_core, which max_threads
+   * may exceed, and then nothing is pinned.
    * The first PU is the calling thread's, which the caller pins. INVALID: a PU that is not allowed,
    * more threads than PUs, or with no_pin or parallel_for. Read during create only. */
   const char *placement;
@@ -243,9 +246,10 @@ typedef struct fp4moe_layer_desc {
   fp4moe_input_global input_global;
   float input_scale_gate_up, input_scale_down;
   /* S: parts, by output rows of every expert, that the packed weights are cut into, each in memory
-   * of one node; a thread works on its node's first. 0: one per memory node on which the process
-   * may have memory and a core (1 in a build without libnuma, and with a caller's allocator, which
-   * places its memory itself). Up to 16. The bits do not depend on S. */
+   * of one node; a thread works on its node's first. 0: one per memory node on which the context
+   * has a thread and the process may have memory, or 1 where the selection table says that this is
+   * faster (1 too in a build without libnuma, and with a caller's allocator, which places its
+   * memory itself). Up to 16. The bits do not depend on S. */
   size_t shards;
 } fp4moe_layer_desc;
 

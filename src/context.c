@@ -12,7 +12,6 @@
 #include "cpu.h"
 #include "environment.h"
 #include "layer.h"
-#include "nodes.h"
 #include "status.h"
 
 /* ---- Memory ---- */
@@ -169,9 +168,9 @@ static void table_text(fp4moe_context *ctx, fp4moe_text *t) {
     fp4moe_text_add(t, "table: none (%s)\n", ctx->table_why);
     return;
   }
-  fp4moe_text_add(t, "table: %s (%s), %s%zu recipes, %zu schedules, %zu dropped\n", table->path,
-                  ctx->table_why, table->refused ? "REFUSED, " : "", table->recipes,
-                  table->schedules, table->dropped);
+  fp4moe_text_add(t, "table: %s (%s), %s%zu recipes, %zu schedules, %zu placements, %zu dropped\n",
+                  table->path, ctx->table_why, table->refused ? "REFUSED, " : "", table->recipes,
+                  table->schedules, table->placements, table->dropped);
   fp4moe_text_add(t, "%s", table->report);
 }
 
@@ -214,6 +213,7 @@ static fp4moe_status explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
   fp4moe_status status = fp4moe_take_struct(&p, sizeof p, problem, "fp4moe_problem");
   if (status) return status;
   uint64_t mode = fp4moe_fp_enter();
+  fp4moe_places_text(ctx, &table_about);
   if (layer) fp4moe_shards_text(layer, &table_about);
   pthread_mutex_lock(&ctx->table_lock);
   table_text(ctx, &table_about);
@@ -243,29 +243,6 @@ fp4moe_status fp4moe_layer_explain(fp4moe_layer *layer, const fp4moe_problem *pr
 
 /* ---- Life ---- */
 
-static void find_nodes(fp4moe_context *ctx) {
-  for (int node = 0; node < FP4MOE_MAX_PUS && ctx->nodes < FP4MOE_MAX_NODES; node++) {
-    int cores = 0;
-    for (size_t i = 0; i < ctx->host.pus; i++) cores += ctx->host.pu[i].node == node;
-    if (cores && fp4moe_numa_allows(node)) ctx->node[ctx->nodes++] = node;
-  }
-}
-
-/* The PUs of the own pool's threads, and how many threads these are for. */
-static fp4moe_status find_pus(const fp4moe_context *ctx, int *pu, size_t *count) {
-  const fp4moe_context_desc *d = &ctx->desc;
-  const fp4moe_host *host = &ctx->host;
-  if (d->placement && (d->parallel_for || d->no_pin))
-    return fp4moe_fail(FP4MOE_INVALID, "placement is \"%s\", with %s nothing is pinned",
-                       d->placement, d->no_pin ? "no_pin" : "parallel_for");
-  fp4moe_status status =
-      fp4moe_host_place(host, d->placement ? d->placement : "per_core", pu, count);
-  if (!status && d->placement && d->max_threads > *count)
-    return fp4moe_fail(FP4MOE_INVALID, "max_threads is %zu, placement \"%s\" has %zu",
-                       d->max_threads, d->placement, *count);
-  return status;
-}
-
 static fp4moe_status fill_providers(fp4moe_context *ctx) {
   fp4moe_context_desc *d = &ctx->desc;
   const fp4moe_host *host = &ctx->host;
@@ -278,13 +255,15 @@ static fp4moe_status fill_providers(fp4moe_context *ctx) {
   if (d->max_threads > FP4MOE_MAX_CORES)
     return fp4moe_fail(FP4MOE_INVALID, "max_threads is %zu, expected up to %d", d->max_threads,
                        FP4MOE_MAX_CORES);
-  fp4moe_status status = find_pus(ctx, pu, &count);
+  fp4moe_status status = fp4moe_places_find(ctx, pu, &count);
   if (status) return status;
   if (!d->max_threads) d->max_threads = host->quota && host->quota < count ? host->quota : count;
-  if (d->parallel_for) return FP4MOE_OK;
   /* More threads than cores: let the system place them. */
-  int pins = !d->no_pin && d->max_threads <= count;
-  ctx->pool = fp4moe_pool_create(d->max_threads, pins ? pu : NULL, d->spin_ns ? d->spin_ns : 50000);
+  ctx->pinned = !d->parallel_for && !d->no_pin && d->max_threads <= count;
+  const int *pins = ctx->pinned ? pu : NULL;
+  fp4moe_places_nodes(ctx, pins, d->max_threads);
+  if (d->parallel_for) return FP4MOE_OK;
+  ctx->pool = fp4moe_pool_create(d->max_threads, pins, d->spin_ns ? d->spin_ns : 50000);
   if (!ctx->pool) return fp4moe_fail(FP4MOE_NO_MEMORY, "a pool of %zu threads", d->max_threads);
   d->parallel_for = fp4moe_pool_run;
   d->pool = ctx->pool;
@@ -301,10 +280,9 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
                                             "fp4moe_context_desc");
   uint64_t mode = fp4moe_fp_enter();
   fp4moe_host_read(&ctx->host);
-  find_nodes(ctx);
-  if (!status) status = fill_providers(ctx);
   if (!status) status = make_request(ctx);
   if (!status) status = find_table(ctx);
+  if (!status) status = fill_providers(ctx);
   fp4moe_fp_leave(mode);
   if (status)
     fp4moe_context_destroy(ctx);

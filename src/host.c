@@ -207,6 +207,16 @@ void fp4moe_host_read(fp4moe_host *host) {
 
 /* ---- Placements ---- */
 
+fp4moe_placement_key fp4moe_host_key(const fp4moe_host *host) {
+  fp4moe_placement_key key = {.cores = host->threads, .pus = host->pus};
+  for (size_t i = 0; i < host->pus; i++) {
+    size_t j = 0;
+    while (host->pu[j].node != host->pu[i].node) j++;
+    key.nodes += j == i;
+  }
+  return key;
+}
+
 static fp4moe_status add_pu(const fp4moe_host *host, long number, int *pu, size_t *count) {
   int allowed = 0, twice = 0;
   for (size_t i = 0; i < host->pus; i++) allowed |= host->pu[i].pu == number;

@@ -30,6 +30,14 @@ typedef struct fp4moe_host {
 
 void fp4moe_host_read(fp4moe_host *host);
 
+/* What of the machine may be used: the key of placements. */
+typedef struct fp4moe_placement_key {
+  size_t cores; /* fp4moe_host.threads */
+  size_t nodes; /* that have an allowed PU */
+  size_t pus;   /* allowed ones */
+} fp4moe_placement_key;
+fp4moe_placement_key fp4moe_host_key(const fp4moe_host *host);
+
 /* The PUs of a placement by its word, or of a list such as "8,0-3", in that order. pu
  * [FP4MOE_MAX_PUS]. INVALID: the word, or a PU that is not allowed or stands there twice. */
 fp4moe_status fp4moe_host_place(const fp4moe_host *host, const char *text, int *pu, size_t *count);

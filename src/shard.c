@@ -50,21 +50,17 @@ size_t fp4moe_layer_bytes(const fp4moe_layer *layer) {
   return bytes;
 }
 
-/* A caller's allocator places its memory itself; one shard stays where it is first touched. */
+/* A caller's allocator places its memory itself; one shard stays where it is first touched, unless
+ * all threads are on one node of several. */
 static int node_of(const fp4moe_layer *layer, size_t s) {
   const fp4moe_context *ctx = layer->ctx;
-  if (layer->shards == 1 || !ctx->nodes || ctx->caller_memory) return -1;
+  int one_of_many = ctx->nodes == 1 && fp4moe_host_key(&ctx->host).nodes > 1;
+  if (!ctx->nodes || ctx->caller_memory || (layer->shards == 1 && !one_of_many)) return -1;
   return ctx->node[s * ctx->nodes / layer->shards];
 }
 
-static size_t shards_of(const fp4moe_layer *layer) {
-  size_t wanted = layer->desc.shards;
-  if (!wanted) wanted = layer->ctx->caller_memory || !layer->ctx->nodes ? 1 : layer->ctx->nodes;
-  return wanted < FP4MOE_MAX_SHARDS ? wanted : FP4MOE_MAX_SHARDS;
-}
-
 fp4moe_status fp4moe_shards_make(fp4moe_layer *layer) {
-  layer->shards = shards_of(layer);
+  layer->shards = layer->desc.shards ? layer->desc.shards : fp4moe_places_shards(layer->ctx);
   fp4moe_shards_cut(&layer->shape, layer->shards, layer->shard);
   for (size_t s = 0; s < layer->shards; s++) {
     fp4moe_shard *own = &layer->shard[s];

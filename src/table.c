@@ -31,7 +31,7 @@ typedef struct {
   fp4moe_table *table;
   fp4moe_text report;
   size_t line;
-  size_t recipe_cap, schedule_cap, gain_cap;
+  size_t recipe_cap, schedule_cap, gain_cap, placement_cap;
   long end;       /* the count of the end line, -1: not seen */
   uint8_t *known; /* [kernel_count] a kernel line names this row and revision */
 } reader;
@@ -228,12 +228,37 @@ static int read_gain(reader *r, words *w) {
   return 1;
 }
 
+static int read_placement(reader *r, words *w) {
+  const char *names[FP4MOE_PLACEMENTS];
+  for (int i = 0; i < FP4MOE_PLACEMENTS; i++) names[i] = fp4moe_placement_name((fp4moe_placement)i);
+  fp4moe_placement_entry e = {0};
+  e.key.cores = (size_t)number(w, "cores", FP4MOE_MAX_CORES);
+  e.key.nodes = (size_t)number(w, "nodes", FP4MOE_MAX_CORES);
+  e.key.pus = (size_t)number(w, "pus", FP4MOE_MAX_PUS);
+  e.ns = number(w, "ns", UINT64_C(1) << 50);
+  e.noise = (uint32_t)number(w, "noise", 1000000);
+  e.placement = (fp4moe_placement)choice(w, "word", names, FP4MOE_PLACEMENTS);
+  e.shards = (size_t)number(w, "shards", e.key.nodes);
+  if (!e.key.cores && !w->wrong) w->wrong = "cores";
+  if (!e.shards && !w->wrong) w->wrong = "shards";
+  if (!words_are_done(w)) return 0;
+  fp4moe_table *t = r->table;
+  void *items = grow(t->placement, t->placements, &r->placement_cap, sizeof e);
+  if (!items) return 0;
+  t->placement = items;
+  t->placement[t->placements++] = e;
+  return 1;
+}
+
 /* 1: the line is of an entry, taken or dropped. */
 static int read_entry(reader *r, char *line) {
   static const struct {
     const char *name;
     int (*read)(reader *r, words *w);
-  } kinds[] = {{"recipe ", read_recipe}, {"schedule ", read_schedule}, {"gain ", read_gain}};
+  } kinds[] = {{"recipe ", read_recipe},
+               {"schedule ", read_schedule},
+               {"gain ", read_gain},
+               {"placement ", read_placement}};
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     size_t n = strlen(kinds[i].name);
     if (strncmp(line, kinds[i].name, n)) continue;
@@ -276,7 +301,7 @@ void fp4moe_table_soft(const fp4moe_host *host, char line[192]) {
 
 static void refuse(reader *r, const char *have, const char *want) {
   r->table->refused = r->line ? r->line : 1;
-  r->table->recipes = r->table->schedules = r->table->gains = 0;
+  r->table->recipes = r->table->schedules = r->table->gains = r->table->placements = 0;
   r->report.needed = 0;
   fp4moe_text_add(&r->report, "line %zu is \"%.120s\", this host and version have \"%.120s\"\n",
                   r->line, have, want);
@@ -375,10 +400,22 @@ static int compare_gains(const void *x, const void *y) {
   return 0;
 }
 
+static int compare_placements(const void *x, const void *y) {
+  const fp4moe_placement_entry *a = x, *b = y;
+  ORDER(a->key.cores, b->key.cores);
+  ORDER(a->key.nodes, b->key.nodes);
+  ORDER(a->key.pus, b->key.pus);
+  ORDER(a->ns, b->ns);
+  ORDER(a->placement, b->placement);
+  ORDER(b->shards, a->shards);
+  return 0;
+}
+
 void fp4moe_table_sort(fp4moe_table *t) {
   if (t->recipes) qsort(t->recipe, t->recipes, sizeof *t->recipe, compare_recipes);
   if (t->schedules) qsort(t->schedule, t->schedules, sizeof *t->schedule, compare_schedules);
   if (t->gains) qsort(t->gain, t->gains, sizeof *t->gain, compare_gains);
+  if (t->placements) qsort(t->placement, t->placements, sizeof *t->placement, compare_placements);
 }
 
 /* ---- Load ---- */
@@ -408,7 +445,7 @@ static void read_text(reader *r, char *text, size_t bytes, const fp4moe_host *ho
     text = newline + 1;
   }
   fp4moe_table *t = r->table;
-  size_t entries = t->recipes + t->schedules + t->gains + t->dropped;
+  size_t entries = t->recipes + t->schedules + t->gains + t->placements + t->dropped;
   if (!t->refused && (r->line < 5 || r->end != (long)entries)) {
     char have[64];
     snprintf(have, sizeof have, "%s %ld", r->end < 0 ? "no end line," : "end", r->end);
@@ -467,6 +504,7 @@ void fp4moe_table_free(fp4moe_table *table) {
   free(table->recipe);
   free(table->schedule);
   free(table->gain);
+  free(table->placement);
   free(table);
 }
 
@@ -531,4 +569,21 @@ fp4moe_match fp4moe_table_find(const fp4moe_table *t, const fp4moe_recipe_key *k
   if (best && best_distance < 0 && best->cores == key->cores) return FP4MOE_MATCH_EXACT;
   if (tuned) *count = 0;
   return tuned ? FP4MOE_MATCH_PROVEN : best ? FP4MOE_MATCH_NEAREST : FP4MOE_MATCH_NONE;
+}
+
+fp4moe_match fp4moe_table_place(const fp4moe_table *t, const fp4moe_placement_key *key,
+                                const fp4moe_placement_entry **entry) {
+  size_t least[3] = {SIZE_MAX, SIZE_MAX, SIZE_MAX};
+  *entry = NULL;
+  for (size_t i = 0; t && i < t->placements; i++) {
+    const fp4moe_placement_key *k = &t->placement[i].key;
+    size_t far[3] = {gap(k->cores, key->cores), gap(k->nodes, key->nodes), gap(k->pus, key->pus)};
+    int j = 0;
+    while (j < 2 && far[j] == least[j]) j++;
+    if (far[j] >= least[j]) continue;
+    memcpy(least, far, sizeof least);
+    *entry = &t->placement[i];
+  }
+  if (!*entry) return FP4MOE_MATCH_NONE;
+  return least[0] || least[1] || least[2] ? FP4MOE_MATCH_NEAREST : FP4MOE_MATCH_EXACT;
 }

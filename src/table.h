@@ -15,14 +15,17 @@
  *          workers=2 share=4                             (on one line)
  *   gain format=mxfp4 class=bf16 hidden=2880 intermediate=2880 gated=1 rows=1 cores=2 threads=2
  *          ns=1 ratio=1034000 noise=4000 kept=1          (on one line)
- *   end 3                                                entries above; a torn file lacks it
+ *   placement cores=32 nodes=2 pus=64 ns=1234 noise=4000 word=all_pus shards=2
+ *   end 4                                                entries above; a torn file lacks it
  *
  * The header is taken whole or the file is refused, with the line and both values. An entry whose
  * kernel is gone or revised, or that does not parse, is dropped and reported. rows and tokens name
  * a bucket by its largest m; noise is that of the race, in millionths of ns. What is equal within
  * it has equal ns and stands in the order of kernels.inc. A schedule moves no bits, a recipe is
  * never keyed by threads. A gain is evidence and chooses nothing: the whole layer of the entries
- * above against the static order. Version 2 is read as well: it is 3 without gains. */
+ * above against the static order. A placement is of the host, where it has more than one: what may
+ * be used of it is the key; word as fp4moe_context_desc.placement, shards of a layer's weights.
+ * Version 2 is read as well: it is 3 without gains and placements. */
 #ifndef FP4MOE_TABLE_H
 #define FP4MOE_TABLE_H
 
@@ -59,15 +62,24 @@ typedef struct fp4moe_gain_entry {
   uint32_t noise; /* of the ratio, in millionths */
 } fp4moe_gain_entry;
 
+typedef struct fp4moe_placement_entry {
+  fp4moe_placement_key key;
+  uint64_t ns;
+  uint32_t noise;
+  fp4moe_placement placement;
+  size_t shards;
+} fp4moe_placement_entry;
+
 typedef struct fp4moe_table {
   char path[512];
   size_t refused; /* the line that does not fit: no entry is used. 0: none; 1: the version's */
   size_t partial, partial_of; /* problems done by a run that was interrupted; 0, 0: none was */
   char *report; /* lines: refusal, dropped entries, soft differences, rows not yet tuned */
-  size_t recipes, schedules, gains, dropped;
+  size_t recipes, schedules, gains, placements, dropped;
   fp4moe_recipe_entry *recipe; /* sorted: key, then ns */
   fp4moe_schedule_entry *schedule;
   fp4moe_gain_entry *gain;
+  fp4moe_placement_entry *placement;
 } fp4moe_table;
 
 /* Reads a table. A table that is refused is FP4MOE_OK with `refused`. SYSTEM: cannot be read. */
@@ -104,6 +116,11 @@ enum { FP4MOE_MANY_N = 4096 };
  * shape was tuned to the end on as many cores and has entries for other rows only. */
 fp4moe_match fp4moe_table_find(const fp4moe_table *table, const fp4moe_recipe_key *key,
                                size_t *first, size_t *count);
+
+/* The placement of a host: EXACT, or NEAREST by cores, then nodes, then PUs. NONE: there is none.
+ */
+fp4moe_match fp4moe_table_place(const fp4moe_table *table, const fp4moe_placement_key *key,
+                                const fp4moe_placement_entry **entry);
 
 /* The lines that must fit, and the one that may differ; entries in key order, then by time. */
 void fp4moe_table_header(const fp4moe_host *host, fp4moe_isa isa, char lines[5][192]);

@@ -72,6 +72,12 @@ static void write_gain(FILE *f, const fp4moe_gain_entry *e) {
           e->threads, e->ns, e->ratio, e->noise, e->kept);
 }
 
+static void write_placement(FILE *f, const fp4moe_placement_entry *e) {
+  fprintf(f, "placement cores=%zu nodes=%zu pus=%zu ns=%" PRIu64 " noise=%u word=%s shards=%zu\n",
+          e->key.cores, e->key.nodes, e->key.pus, e->ns, e->noise,
+          fp4moe_placement_name(e->placement), e->shards);
+}
+
 static void write_text(FILE *f, const fp4moe_host *host, fp4moe_isa isa, const fp4moe_table *t) {
   char header[5][192], soft[192];
   fp4moe_table_header(host, isa, header);
@@ -85,7 +91,8 @@ static void write_text(FILE *f, const fp4moe_host *host, fp4moe_isa isa, const f
   for (size_t i = 0; i < t->recipes; i++) write_recipe(f, &t->recipe[i]);
   for (size_t i = 0; i < t->schedules; i++) write_schedule(f, &t->schedule[i]);
   for (size_t i = 0; i < t->gains; i++) write_gain(f, &t->gain[i]);
-  fprintf(f, "end %zu\n", t->recipes + t->schedules + t->gains);
+  for (size_t i = 0; i < t->placements; i++) write_placement(f, &t->placement[i]);
+  fprintf(f, "end %zu\n", t->recipes + t->schedules + t->gains + t->placements);
 }
 
 static void make_directories(const char *path) {

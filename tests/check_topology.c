@@ -37,10 +37,25 @@ static void says(hwloc_topology_t t, size_t quota, const char *want) {
   CHECK(!strcmp(text, want), "quota %zu: \"%s\", expected \"%s\"", quota, text, want);
 }
 
+/* "per_core 8/2 per_core 8/1 ...": threads and shards of each place; shards: memory can be placed.
+ */
+static void plans(hwloc_topology_t t, size_t quota, int shards, const char *want) {
+  static topology_place p[PLACES_MAX];
+  fp4moe_pu pus[FP4MOE_MAX_PUS];
+  char text[512] = "";
+  int at = 0;
+  size_t n = topology_plan(pus, topology_pus(t, pus), quota, shards, p);
+  for (size_t i = 0; i < n; i++)
+    at += snprintf(text + at, sizeof text - (size_t)at, "%s%s %zu/%zu", i ? " " : "",
+                   p[i].threads.name, p[i].threads.count, p[i].shards);
+  CHECK(!strcmp(text, want), "quota %zu: \"%s\", expected \"%s\"", quota, text, want);
+}
+
 static void two_cores(void) {
   hwloc_topology_t t = machine("l3:1 core:2 pu:1");
   says(t, 0, "per_core 0 1");
   says(t, 1, "per_core 0");
+  plans(t, 0, 1, "per_core 2/1"); /* nothing to choose from */
   hwloc_topology_destroy(t);
 }
 
@@ -50,6 +65,10 @@ static void two_nodes(void) {
        "per_core 0 2 4 6 8 10 12 14; one_node 0 2 4 6; per_l3 0 8; "
        "all_pus 0 2 4 6 8 10 12 14 1 3 5 7 9 11 13 15");
   says(t, 4, "per_core 0 2 4 6; all_nodes 0 8 2 10; per_l3 0 8");
+  plans(t, 0, 1,
+        "per_core 8/2 per_core 8/1 one_node 4/1 per_l3 2/2 per_l3 2/1 all_pus 16/2 all_pus 16/1");
+  plans(t, 0, 0, "per_core 8/1 one_node 4/1 per_l3 2/1 all_pus 16/1");
+  plans(t, 4, 1, "per_core 4/1 all_nodes 4/2 all_nodes 4/1 per_l3 2/2 per_l3 2/1");
   hwloc_topology_destroy(t);
 }
 
@@ -58,6 +77,9 @@ static void eight_nodes(void) {
   says(t, 9,
        "per_core 0 1 2 3 4 5 6 7 8; all_nodes 0 4 8 12 16 20 24 28 1; one_node 0 1 2 3; "
        "per_l3 0 2 4 6 8 10 12 14 16");
+  plans(t, 0, 1, "per_core 32/8 per_core 32/1 one_node 4/1 per_l3 16/8 per_l3 16/1");
+  plans(t, 9, 1,
+        "per_core 9/3 per_core 9/1 all_nodes 9/8 all_nodes 9/1 one_node 4/1 per_l3 9/5 per_l3 9/1");
   hwloc_topology_destroy(t);
 }
 
@@ -72,6 +94,7 @@ static void hybrid(void) {
         "kinds");
   says(t, 0, "per_core 0 1 2 3 4 5; fast_cores 4 5");
   says(t, 2, "per_core 0 1; fast_cores 4 5");
+  plans(t, 0, 1, "per_core 6/1 fast_cores 2/1");
   hwloc_bitmap_free(fast);
   hwloc_bitmap_free(slow);
   hwloc_topology_destroy(t);
@@ -86,6 +109,8 @@ static void restricted(void) {
   hwloc_bitmap_set(set, 13);
   CHECK(!hwloc_topology_allow(t, set, NULL, HWLOC_ALLOW_FLAG_CUSTOM), "allow");
   says(t, 0, "per_core 1 2 13; one_node 1 2; per_l3 1 13; all_pus 1 2 13 3");
+  plans(t, 0, 1,
+        "per_core 3/2 per_core 3/1 one_node 2/1 per_l3 2/2 per_l3 2/1 all_pus 4/2 all_pus 4/1");
   hwloc_bitmap_only(set, 6);
   CHECK(!hwloc_topology_allow(t, set, NULL, HWLOC_ALLOW_FLAG_CUSTOM), "allow");
   says(t, 0, "per_core 6");

@@ -1,7 +1,8 @@
 #!/bin/sh
 # check_tuner.sh - the program fp4moe-autotune from outside: what it says it would do, that a table
 # it writes is read, that a run which ends early leaves a valid table and goes on later, and how it
-# fails. Shapes are tiny: nothing here depends on what was measured.
+# fails. Then what it does with the placements of another machine, and how its table is used with
+# less of this one. Shapes are tiny: nothing here depends on what was measured.
 #
 #   tests/check_tuner.sh [BUILD]      BUILD: build
 #
@@ -178,6 +179,75 @@ tuner $small --precision bf16 --force --json
 check 'force' [ $status -eq 0 ]
 all_json 'force'
 check 'moved aside' cmp -s "$table.old" "$scratch/foreign"
+
+# The plan for other machines, which hwloc makes up; on this one as many placements in the table as
+# there is something to choose from.
+plans() { # plans TOPOLOGY COUNT LINE: what a dry run lists
+  export HWLOC_SYNTHETIC="$1"
+  tuner $small --dry-run
+  unset HWLOC_SYNTHETIC
+  check "$1: $(grep -c '^placement' "$scratch/out") places" [ "$(grep -c '^placement' "$scratch/out")" -eq "$2" ]
+  check "$1: no '$3'" grep -q "$3\$" "$scratch/out"
+}
+plans 'numa:2 l3:1 core:4 pu:2' 7 'all_pus, 2 shards, 16 threads on 2 nodes'
+plans 'package:2 numa:4 l3:2 core:2 pu:1' 5 'one_node, 1 shard, 4 threads on 1 nodes'
+plans 'l3:1 core:2 pu:1' 0 'would write .*'
+tuner $small --dry-run
+choice=$(grep -q '^placement' "$scratch/out" && echo 1 || echo 0)
+check 'placements of this host' [ "$(grep -c '^placement ' "$table")" -eq "$choice" ]
+
+explains() { # explains TEXT COMMAND...: fp4moe explain after COMMAND says it
+  text=$1
+  shift
+  FP4MOE_TABLE="only:$table" "$@" "$build/fp4moe" explain --hidden 64 --intermediate 64 \
+    --experts 8 --topk 2 --format mxfp4 --precision bf16 --tokens 1 >"$scratch/out" 2>&1
+  status=$?
+  if [ $status -eq 125 ]; then
+    echo "skipped: $*: no mount namespace here"
+    skipped=$((skipped + 1))
+  else
+    check "$*: no '$text' in: $(sed -n 1,8p "$scratch/out")" out "$text"
+  fi
+}
+
+# Less of the machine than was tuned: the nearest entry, and that is said.
+cores=$(sed -n 's/^recipe .* cores=\([0-9]*\) .*/\1/p' "$table" | head -n 1)
+if [ "$cores" -lt 2 ]; then
+  echo 'skipped: taskset, numactl, quota: one core is allowed'
+  skipped=$((skipped + 3))
+else
+  less="exact shape, nearest cores: of $cores, 1 allowed here"
+  explains "$less" taskset -c 0
+  explains "$less" tests/fake_host.sh quota
+  if command -v numactl >/dev/null; then
+    explains "$less" numactl --physcpubind=0
+  else
+    echo 'skipped: numactl: not here'
+    skipped=$((skipped + 1))
+  fi
+fi
+
+# Two hardware threads a core, two memory nodes: a race, one line, and the library takes it.
+for kind in smt nodes; do
+  rm -f "$table"
+  tests/fake_host.sh $kind "$build/fp4moe-autotune" $small --precision bf16 >"$scratch/out" 2>"$scratch/err"
+  status=$?
+  if [ $status -eq 125 ]; then
+    echo "skipped: a host with $kind: no mount namespace here, or one PU"
+    skipped=$((skipped + 1))
+    continue
+  fi
+  check "$kind: exit status $status: $(cat "$scratch/err")" [ $status -eq 0 ]
+  check "$kind: $(cat "$scratch/out")" out ': the best of '
+  check "$kind: one line" [ "$(grep -c '^placement cores=.* shards=[12]$' "$table")" -eq 1 ]
+  explains '(table, exact)' tests/fake_host.sh $kind
+  explains '(table, nearest: of ' tests/fake_host.sh $kind taskset -c 0
+  explains '; layers in 1 shard' tests/fake_host.sh $kind # node 1 has no memory for us
+  [ $kind = smt ] || check 'keyed by nodes' grep -q '^placement .*nodes=2' "$table"
+  tests/fake_host.sh $kind "$build/fp4moe-autotune" $small --precision bf16 --threads 1 \
+    --budget 0.000001s --output "$scratch/one" >/dev/null 2>&1
+  check 'threads are said: no race' [ "$(grep -c '^placement' "$scratch/one")" -eq 0 ]
+done
 
 refuses 'no-such-model' --model no-such-model
 refuses '10x' --budget 10x

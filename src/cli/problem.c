@@ -203,6 +203,7 @@ fp4moe_layer_desc problem_desc(const problem *p) {
       .router_weight_on_input = s->router_weight_on_input,
       .input_scale_gate_up = input_scale,
       .input_scale_down = input_scale,
+      .shards = p->shards,
   };
 }
 

@@ -16,6 +16,7 @@ typedef struct problem {
   size_t tokens[MAX_CALLS], calls;
   size_t layers;       /* --layers, 1 without */
   size_t threads;      /* 0 = the context's */
+  size_t shards;       /* 0 = as the context says */
   const char *kernels; /* NULL = any */
   int batch_invariant;
   const char *op;      /* --op, NULL = a layer */

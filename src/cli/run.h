@@ -45,6 +45,11 @@ typedef struct timing {
 timing run_time(fp4moe_layer *layer, const fp4moe_batch *batch, void *workspace,
                 size_t workspace_bytes, trial *redraw);
 
+/* Bytes of a layer's weights by the memory node where they are: [{"node", "bytes"}], node null
+ * where they are on none yet or the system does not tell; and as a line of text. */
+json_t *run_nodes(const fp4moe_layer *layer);
+void run_print_nodes(const fp4moe_layer *layer);
+
 /* One layer on the given tokens; every layer on random ones. Exit status. */
 int run_input(run_state *r);
 int run_layers(run_state *r);

@@ -114,23 +114,25 @@ typedef struct result {
   difference diff;
   size_t threads;
   char kernels[2048];
+  const fp4moe_layer *layer;
 } result;
 
 static void report(const run_options *o, const fp4moe_checkpoint_layer *l, size_t tokens,
                    const result *v) {
   const char *precision = word_of(precision_words, (int)o->precision);
   if (o->json) {
-    print_json(json_pack("{sI ss ss sI sI so so so so}", "layer", (json_int_t)l->layer, "family",
+    print_json(json_pack("{sI ss ss sI sI so so so so so}", "layer", (json_int_t)l->layer, "family",
                          l->family, "precision", precision, "tokens", (json_int_t)tokens, "threads",
                          (json_int_t)v->threads, "rel_l2",
                          json_number(o->check ? v->diff.rel_l2 : NAN), "max_abs",
                          json_number(o->check ? v->diff.max_abs : NAN), "ms", json_number(v->ms),
-                         "kernels", json_names(v->kernels)));
+                         "kernels", json_names(v->kernels), "nodes", run_nodes(v->layer)));
     return;
   }
   printf("layer %zu: %s, class %s, %zu tokens, %zu threads: %.3f ms\n", l->layer, l->family,
          precision, tokens, v->threads, v->ms);
   printf("kernels: %s\n", v->kernels);
+  run_print_nodes(v->layer);
   if (o->check)
     printf("%s: rel_l2 %.3e, max_abs %.3e\n", o->check, v->diff.rel_l2, v->diff.max_abs);
 }
@@ -169,7 +171,7 @@ int run_input(run_state *r) {
   require(fp4moe_slice_expert_map(&o->slice, &whole, map), "slice");
   batch.expert_map = map;
   batch.expert_map_count = whole.experts;
-  result v = {.ms = run_time(layer, &batch, workspace, bytes, NULL).ms};
+  result v = {.ms = run_time(layer, &batch, workspace, bytes, NULL).ms, .layer = layer};
   v.threads = stats.threads;
   fp4moe_layer_kernel_names(layer, stats.expert_rows, v.kernels, sizeof v.kernels);
   if (o->check)

@@ -57,16 +57,19 @@ static void add_kernels(json_t *all, const char *names) {
 }
 
 static void report_layer(const run_options *o, tour *t, const fp4moe_checkpoint_layer *l,
-                         size_t top_k, timing time, difference d) {
+                         const fp4moe_layer *layer, size_t top_k, timing time, difference d) {
   double gbytes_s = time.weight_bytes * 1e-6 / time.ms;
-  if (o->json)
-    json_array_append_new(
-        t->layers, json_pack("{sI ss sI so so so}", "layer", (json_int_t)l->layer, "family",
-                             l->family, "top_k", (json_int_t)top_k, "ms", json_number(time.ms),
-                             "gbytes_s", json_number(gbytes_s), "err", json_number(d.rel_l2)));
-  else
-    printf("layer %zu: %s, top-%zu%s: %.3f ms, %.2f GB/s, err %.2e\n", l->layer, l->family, top_k,
-           l->top_k ? "" : " (assumed)", time.ms, gbytes_s, d.rel_l2);
+  if (o->json) {
+    json_array_append_new(t->layers,
+                          json_pack("{sI ss sI so so so so}", "layer", (json_int_t)l->layer,
+                                    "family", l->family, "top_k", (json_int_t)top_k, "ms",
+                                    json_number(time.ms), "gbytes_s", json_number(gbytes_s), "err",
+                                    json_number(d.rel_l2), "nodes", run_nodes(layer)));
+    return;
+  }
+  printf("layer %zu: %s, top-%zu%s: %.3f ms, %.2f GB/s, err %.2e\n", l->layer, l->family, top_k,
+         l->top_k ? "" : " (assumed)", time.ms, gbytes_s, d.rel_l2);
+  run_print_nodes(layer);
 }
 
 static void run_layer(run_state *r, tour *t, size_t i) {
@@ -86,7 +89,7 @@ static void run_layer(run_state *r, tour *t, size_t i) {
   fp4moe_batch batch = trial_batch(&random, &stats);
   timing time = run_time(layer, &batch, t->workspace, t->workspace_bytes, &random);
   progress_clear();
-  report_layer(o, t, l, top_k, time, d);
+  report_layer(o, t, l, layer, top_k, time, d);
   add_kernels(t->kernels, kernels);
   if (!(d.rel_l2 <= t->worst.rel_l2)) t->worst.rel_l2 = d.rel_l2;
   if (!(d.max_abs <= t->worst.max_abs)) t->worst.max_abs = d.max_abs;
