@@ -217,6 +217,20 @@ cp "$gptoss" "$scratch/model.safetensors"
 expect 2 pack "$gptoss" --output "$scratch"
 says 'directory of its own'
 
+# ---- Where the weights are
+
+gptoss_bytes=84224 # 4 records of the layer
+for how in "--input $io" ''; do
+  # shellcheck disable=SC2086 # two words
+  expect 0 run "$gptoss" $how
+  prints 'weights: '
+  # shellcheck disable=SC2086
+  expect 0 run "$gptoss" $how --json
+  sum=0
+  for bytes in $(grep -o '"node":[0-9nul]*,"bytes":[0-9]*' "$scratch/out" | sed 's/.*://'); do sum=$((sum + bytes)); done
+  if [ "$sum" = $gptoss_bytes ]; then pass; else fail "run $how: $sum bytes on all nodes: $(cat "$scratch/out")"; fi
+done
+
 # ---- JSON
 
 if command -v python3 >/dev/null 2>&1; then
