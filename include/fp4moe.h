@@ -214,10 +214,9 @@ FP4MOE_API void fp4moe_context_destroy(fp4moe_context *context); /* NULL: nothin
 FP4MOE_API size_t fp4moe_context_threads(const fp4moe_context *context);
 
 /* Reads the table again (path as in the desc). Layers finished or replanned later use it; threads
- * and shards stay as the first one said. A table
- * that is refused leaves the context without one and is FP4MOE_OK; a path that cannot be read is
- * SYSTEM and changes nothing, nor does a table refused under only:path, which is INVALID. Safe
- * beside everything but destroy. */
+ * and shards stay as the first one said. A table that is refused leaves the context without one and
+ * is FP4MOE_OK; a path that cannot be read is SYSTEM and changes nothing, nor does a table refused
+ * under only:path, which is INVALID. Safe beside everything but destroy. */
 FP4MOE_API fp4moe_status fp4moe_context_reload_table(fp4moe_context *context, const char *path);
 
 /* One text about the table in use: its path and entries, or why there is none and each entry that
