@@ -41,10 +41,10 @@ FP4_INLINE void fp4_gemm_tile(const fp4moe_matmul *t, const place *at, size_t m,
   for (size_t r = 0; r < m; r++) memcpy(out + r * t->acc_stride, acc[r], sizeof acc[r]);
 }
 
-/* ---- May a call be quick? ---- */
+/* ---- May a call of NV be quick? ---- */
 
-/* Exponents, as bits, of the least and the largest activation scale of the call. */
-static inline void fp4_d_range(const fp4moe_matmul *t, uint32_t *least, uint32_t *most) {
+/* Is every activation scale of the call 2^-120 or more, and finite? */
+static inline int fp4_d_normal(const fp4moe_matmul *t) {
   const size_t blocks = fp4_blocks32(t->k), first = fp4_parts_at(t->row_k, t->k0).d;
   uint32_t low = UINT32_MAX, high = 0;
   for (size_t r = 0; r < t->m; r++) {
@@ -56,48 +56,27 @@ static inline void fp4_d_range(const fp4moe_matmul *t, uint32_t *least, uint32_t
       high = bits > high ? bits : high;
     }
   }
-  *least = low >> 23, *most = high >> 23;
+  return low >= 7u << 23 && high < 255u << 23;
 }
 
-/* 16 block scales after another: the range of their bits, and whether 64 of each is an integer. */
-typedef struct fp4_seen {
-  __m256i least, most;
-  __m256 inexact;
-} fp4_seen;
-
-static inline void fp4_look(fp4_seen *x, const uint8_t *scales) {
+/* Is 64 times each of 16 scales an integer? Lanes of fractional are set where it is none. */
+static inline __m256 fp4_look(const uint8_t *scales, __m256 fractional) {
   for (size_t h = 0; h < 2; h++) {
     const __m256 s = _mm256_load_ps((const float *)(const void *)scales + 8 * h);
     const __m256 rounded = _mm256_sub_ps(fp4_by_64ths(s), _mm256_set1_ps(0x1.8p17f));
-    x->least = _mm256_min_epu32(x->least, _mm256_castps_si256(s));
-    x->most = _mm256_max_epu32(x->most, _mm256_castps_si256(s));
-    x->inexact = _mm256_or_ps(x->inexact, _mm256_cmp_ps(rounded, s, _CMP_NEQ_UQ));
+    fractional = _mm256_or_ps(fractional, _mm256_cmp_ps(rounded, s, _CMP_NEQ_UQ));
   }
+  return fractional;
 }
 
-/* Is no lane of x below (above) the exponent e of a positive number? */
-static inline int fp4_none_below(__m256i x, uint32_t e) {
-  const __m256i limit = _mm256_set1_epi32((int)(e << 23));
-  return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epu32(x, limit), x)) == -1;
-}
-static inline int fp4_none_above(__m256i x, uint32_t e) {
-  const __m256i limit = _mm256_set1_epi32((int)(e << 23 | 0x7fffff));
-  return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_min_epu32(x, limit), x)) == -1;
-}
-
-static inline int fp4_i8_quick(const fp4moe_matmul *t, size_t group) {
-  const size_t step = 16 * group + 64;
-  fp4_seen x = {_mm256_set1_epi32(-1), _mm256_setzero_si256(), _mm256_setzero_ps()};
-  uint32_t least, most;
-  fp4_d_range(t, &least, &most);
-  if (least < 7 || most >= 255) return 0; /* a zero is 0 */
+static inline int fp4_i8_quick(const fp4moe_matmul *t) {
+  const size_t step = 16 * FP4_NV_GROUP + 64;
+  __m256 fractional = _mm256_setzero_ps();
+  if (!fp4_d_normal(t)) return 0;
   for (size_t p = 0; p < t->panels; p++)
-    for (size_t g = 0; g < t->k / group; g++)
-      fp4_look(&x, t->weights + p * t->weights_stride + g * step + 16 * group);
-  if (group == FP4_NV_GROUP) return _mm256_movemask_ps(x.inexact) == 0;
-  /* least + e and most + e, biased twice, give exponents of 1 to 254; e itself is one. */
-  const uint32_t from = least < 127 ? 128 - least : 1, to = most > 127 ? 381 - most : 254;
-  return fp4_none_below(x.least, from) && fp4_none_above(x.most, to);
+    for (size_t g = 0; g < t->k / FP4_NV_GROUP; g++)
+      fractional = fp4_look(t->weights + p * t->weights_stride + (g + 1) * step - 64, fractional);
+  return _mm256_movemask_ps(fractional) == 0;
 }
 
 /* ---- The rows of one format: tiles of 1 to mr rows, quick and plain ---- */
@@ -119,9 +98,9 @@ static inline int fp4_i8_quick(const fp4moe_matmul *t, size_t group) {
        FP4_GEMM_NAME(w, 3, isa, word), FP4_GEMM_NAME(w, 4, isa, word),                             \
        FP4_GEMM_NAME(w, 5, isa, word), FP4_GEMM_NAME(w, 6, isa, word)}};
 
-#define FP4_GEMM_VARIANT(w, group, mr, isa)                                                        \
+#define FP4_GEMM_VARIANT(w, mr, isa)                                                               \
   void fp4moe_gemm_##w##_i8_##mr##x16_##isa(const fp4moe_matmul *t) {                              \
-    gemm_tiles(t, fp4_i8_quick(t, group) ? tiles_##w##_quick : tiles_##w##_plain, mr, 16);         \
+    gemm_tiles(t, tiles_##w##_plain, mr, 16);                                                      \
   }
 
 #endif

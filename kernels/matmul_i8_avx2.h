@@ -10,14 +10,13 @@
  * on the way its end is the true sum of 16 products of 2*e2m1 and q modulo 2^16; and that is at
  * most 16 * 12 * 127 = 24384, which 16 bits hold. One VPMADDWD ends it.
  *
- * Then comes the canonical chain of kernel.h. Where a call's scales allow it (fp4_i8_quick), gemm
- * does less of what shares the pipes of the products, with the same bits:
- *
- *   MX   d * 2^e, a normal number, is an integer added to the bits of d.
- *   NV   t = fmaf(B1, s1, B0 * s0) is the exact sum, rounded once. Where scales are multiples of
- *        2^-6, as all from 1/8 up, 64 * s fits 16 bits and VPMADDWD multiplies by it in place of
- *        one; a product is below 2 * 12192 * 28672 and two fit 32 bits. The conversion rounds
- *        64 * t, which d / 64 multiplies: d is at least 2^-120. */
+ * Then comes the canonical chain of kernel.h. NV has a quick form with the same bits, where a
+ * call's scales allow it (fp4_i8_quick): t = fmaf(B1, s1, B0 * s0) is the exact sum, rounded once.
+ * Where scales are multiples of 2^-6, as all from 1/8 up, 64 * s fits 16 bits and VPMADDWD
+ * multiplies by it in place of one; a product is below 2 * 12192 * 28672 and two fit 32 bits. The
+ * conversion rounds 64 * t, which d / 64 multiplies: d is at least 2^-120. (For MX an addition of
+ * exponents in place of d * s was measured, and is no faster.)
+ */
 #ifndef FP4MOE_MATMUL_I8_AVX2_H
 #define FP4MOE_MATMUL_I8_AVX2_H
 
@@ -34,7 +33,7 @@ typedef struct fp4_i8_kind {
   size_t group;
   int nibbles;     /* decoded on the way; else unpacked panels */
   fp4_dot_fn *dot; /* NULL: VPMADDUBSW */
-  int quick;
+  int quick;       /* NV */
 } fp4_i8_kind;
 
 /* ---- Places: where the parts of a row stand for the columns at hand, bytes from its start ---- */
@@ -87,19 +86,19 @@ FP4_INLINE __m256i fp4_start(const char *row, fp4_parts at, fp4_i8_kind of) {
 FP4_INLINE void fp4_group_sums(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
                                fp4_i8_kind of, __m256i (*x)[2]) {
   FP4_UNROLL for (size_t r = 0; r < m; r++) x[r][0] = x[r][1] = fp4_start(row[r], at, of);
-  for (size_t v = 0; v < of.group; v += 8) {
-    __m256i lo[2], hi[2];
-    FP4_UNROLL for (size_t h = 0; h < 2; h++) {
-      if (of.nibbles) {
-        const fp4_nibbles c = fp4_codes(fp4_load_bytes(w + 8 * v + 32 * h));
-        lo[h] = c.lo, hi[h] = c.hi;
-      } else {
-        lo[h] = fp4_load_bytes(w + 16 * v + 32 * h);
-        hi[h] = fp4_load_bytes(w + 16 * v + 64 + 32 * h);
-      }
+  if (of.nibbles) {
+    for (size_t v = 0; v < of.group; v += 8) {
+      const fp4_nibbles a = fp4_codes(fp4_load_bytes(w + 8 * v));
+      const fp4_nibbles b = fp4_codes(fp4_load_bytes(w + 8 * v + 32));
+      const __m256i lo[2] = {a.lo, b.lo}, hi[2] = {a.hi, b.hi};
+      fp4_products(row, m, at.q + v, lo, of, x);
+      fp4_products(row, m, at.q + v + 4, hi, of, x);
     }
-    fp4_products(row, m, at.q + v, lo, of, x);
-    fp4_products(row, m, at.q + v + 4, hi, of, x);
+  } else {
+    FP4_UNROLL for (size_t v = 0; v < of.group; v += 4) {
+      const __m256i c[2] = {fp4_load_bytes(w + 16 * v), fp4_load_bytes(w + 16 * v + 32)};
+      fp4_products(row, m, at.q + v, c, of, x);
+    }
   }
 }
 
@@ -135,16 +134,12 @@ FP4_INLINE void fp4_i8_add(float *acc, __m256 a, __m256 b) {
 
 FP4_INLINE void fp4_block_mx(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
                              const uint8_t *s, fp4_i8_kind of, float (*acc)[16]) {
-  const __m256i one = _mm256_set1_epi32(127 << 23);
   __m256i x[FP4_I8_M][2];
   fp4_group_sums(row, m, at, w, of, x);
   FP4_UNROLL for (size_t h = 0; h < 2; h++) {
     const __m256 scale = fp4_half_scales(s, h, of);
-    const __m256i bits = _mm256_sub_epi32(_mm256_castps_si256(scale), one);
     FP4_UNROLL for (size_t r = 0; r < m; r++) {
-      const __m256i d = fp4_four_everywhere(row[r] + at.d);
-      const __m256 by = of.quick ? _mm256_castsi256_ps(_mm256_add_epi32(d, bits))
-                                 : _mm256_mul_ps(_mm256_castsi256_ps(d), scale);
+      const __m256 by = _mm256_mul_ps(fp4_float_everywhere(row[r] + at.d), scale);
       fp4_i8_add(acc[r] + 8 * h, _mm256_cvtepi32_ps(fp4_to_32(x[r][h], of)), by);
     }
   }

@@ -10,20 +10,16 @@ FP4_INLINE __m256i dot(__m256i acc, __m256i u8, __m256i s8) {
 }
 
 fp4moe_matmul_fn fp4moe_gemv_mx_i8_8x16_evex, fp4moe_gemv_nv_i8_8x16_evex;
-fp4moe_matmul_fn fp4moe_gemm_mx_i8_6x16_evex;
+fp4moe_matmul_fn fp4moe_gemm_mx_i8_6x16_evex, fp4moe_gemm_nv_i8_6x16_evex;
 
 FP4_GEMV_VARIANT(mx, FP4_MX_GROUP, evex, dot)
 FP4_GEMV_VARIANT(nv, FP4_NV_GROUP, evex, dot)
 
-FP4_GEMM_TILES(mx, FP4_MX_GROUP, evex, dot, quick, 1)
 FP4_GEMM_TILES(mx, FP4_MX_GROUP, evex, dot, plain, 0)
 FP4_GEMM_TILES(nv, FP4_NV_GROUP, evex, dot, plain, 0)
 
-FP4_GEMM_VARIANT(mx, FP4_MX_GROUP, 6, evex)
-
-static void fp4moe_gemm_nv_i8_6x16_evex(const fp4moe_matmul *t) {
-  gemm_tiles(t, tiles_nv_plain, 6, 16);
-}
+FP4_GEMM_VARIANT(mx, 6, evex)
+FP4_GEMM_VARIANT(nv, 6, evex)
 
 #define ROW(text, the_op, w, rows, joined, function)                                               \
   {                                                                                                \
