@@ -60,17 +60,20 @@ FP4_INLINE size_t fp4_scales_step(fp4_i8_kind of) { return of.nibbles ? 16 : 16 
 
 /* ---- Integer sums ---- */
 
-/* x[r][h] of four columns: c[h] are the codes of half h, q the place in the rows. The sums are kept
- * from being added in another order, which would take registers. */
+/* acc + the products of four bytes a lane. The sums are kept from being added in another order,
+ * which would take registers. */
+FP4_INLINE __m256i fp4_dot(__m256i acc, __m256i u8, __m256i s8, fp4_i8_kind of) {
+  acc = of.dot ? of.dot(acc, u8, s8) : _mm256_add_epi16(acc, _mm256_maddubs_epi16(u8, s8));
+  __asm__("" : "+x"(acc));
+  return acc;
+}
+
+/* x[r][h] of four columns: c[h] are the codes of half h, q the place in the rows. */
 FP4_INLINE void fp4_products(const char *const *row, size_t m, size_t q, const __m256i c[2],
                              fp4_i8_kind of, __m256i (*x)[2]) {
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
     const __m256i a = fp4_four_everywhere(row[r] + q);
-    FP4_UNROLL for (size_t h = 0; h < 2; h++) {
-      x[r][h] = of.dot ? of.dot(x[r][h], c[h], a)
-                       : _mm256_add_epi16(x[r][h], _mm256_maddubs_epi16(c[h], a));
-      __asm__("" : "+x"(x[r][h]));
-    }
+    FP4_UNROLL for (size_t h = 0; h < 2; h++) x[r][h] = fp4_dot(x[r][h], c[h], a, of);
   }
 }
 
