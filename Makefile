@@ -40,10 +40,12 @@ ISA_avx512       := $(AVX512)
 ISA_avx512vnni   := $(AVX512) -mavx512vnni
 ISA_avx512vbmi   := $(AVX512) -mavx512vnni -mavx512vbmi
 ISA_avx512bf16   := $(AVX512) -mavx512bf16
-ISA_neon         := -march=armv8-a
-ISA_dotprod      := -march=armv8.2-a+dotprod
-ISA_i8mm         := -march=armv8.2-a+dotprod+i8mm
-ISA_bf16neon     := -march=armv8.2-a+dotprod+i8mm+bf16
+# Their loops stand in the order that the registers bear; GCC's first scheduler would spill.
+IN_ORDER         := $(if $(findstring clang,$(shell $(CC) --version)),,-fno-schedule-insns)
+ISA_neon         := -march=armv8-a $(IN_ORDER)
+ISA_dotprod      := -march=armv8.2-a+dotprod $(IN_ORDER)
+ISA_i8mm         := -march=armv8.2-a+dotprod+i8mm $(IN_ORDER)
+ISA_bf16neon     := -march=armv8.2-a+dotprod+i8mm+bf16 $(IN_ORDER)
 SUFFIXES_aarch64 := c neon dotprod i8mm bf16neon
 SUFFIXES_x86_64  := c avx2 avxvnni avx512 avx512vnni avx512vbmi avx512bf16
 SUFFIXES         := $(or $(SUFFIXES_$(ARCH)),c)

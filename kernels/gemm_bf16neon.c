@@ -26,7 +26,7 @@ FP4_INLINE void half_panel(const fp4_pass *at, const bfloat16x8_t (*a)[FP4_PAIRS
   const size_t pairs = (m + 1) / 2;
   float32x4_t acc[FP4_PAIRS][FP4_TILES];
   FP4_UNROLL for (size_t i = 0; i < pairs; i++)
-      fp4_load_tiles(out, stride, m, i, at->fresh, acc[i]);
+      fp4_load_tiles(out, stride, m, i, FP4_TILES, at->fresh, acc[i]);
   for (size_t k = 0; k < at->columns; k += 4, w += 64) {
     FP4_UNROLL for (size_t c = 0; c < FP4_TILES; c++) {
       const bfloat16x8_t b = vld1q_bf16(w + 8 * c);
@@ -34,7 +34,8 @@ FP4_INLINE void half_panel(const fp4_pass *at, const bfloat16x8_t (*a)[FP4_PAIRS
           vbfmmlaq_f32(acc[i][c], a[k / 4][i], b);
     }
   }
-  FP4_UNROLL for (size_t i = 0; i < pairs; i++) fp4_store_tiles(out, stride, m, i, acc[i]);
+  FP4_UNROLL for (size_t i = 0; i < pairs; i++)
+      fp4_store_tiles(out, stride, m, i, FP4_TILES, acc[i]);
 }
 
 /* m is a constant where this is expanded. */

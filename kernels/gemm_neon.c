@@ -40,12 +40,10 @@ FP4_INLINE void half_panel(const fp4_pass *at, const uint8_t *w, fp4moe_act_clas
     float32x4_t b[FP4_ROWS];
     FP4_UNROLL for (size_t r = 0; r < m; r++) b[r] = vld1q_f32(a[r] + k);
 #define FMA(lane)                                                                                  \
-  {                                                                                                \
-    const float32x4_t w0 = weights(w, act, lane), w1 = weights(w + 16, act, lane);                 \
-    FP4_UNROLL for (size_t r = 0; r < m; r++) {                                                    \
-      acc[r][0] = vfmaq_laneq_f32(acc[r][0], w0, b[r], lane);                                      \
-      acc[r][1] = vfmaq_laneq_f32(acc[r][1], w1, b[r], lane);                                      \
-    }                                                                                              \
+  FP4_UNROLL for (size_t q = 0; q < 2; q++) {                                                      \
+    const float32x4_t x = weights(w + 16 * q, act, lane);                                          \
+    FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r][q] =                                          \
+        vfmaq_laneq_f32(acc[r][q], x, b[r], lane);                                                 \
   }
     FP4_FOR_4_LANES(FMA)
 #undef FMA

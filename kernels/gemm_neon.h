@@ -10,8 +10,6 @@
 #include "kernel.h"
 #include "neon.h"
 
-enum { FP4_STRETCH = 128 };
-
 /* One pass: rows [row, row + m), columns [k, k + columns) of the call. fresh: sums start at 0. */
 typedef struct fp4_pass {
   size_t row, k, columns;

@@ -13,10 +13,24 @@
 
 #include "unroll.h"
 
-enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16, FP4_QUARTERS = 4, FP4_ROWS = 8 };
+enum {
+  FP4_MX_GROUP = 32,
+  FP4_NV_GROUP = 16,
+  FP4_QUARTERS = 4,
+  FP4_ROWS = 8,
+  FP4_STRETCH = 128, /* columns of a pass: their activations stay in the first cache */
+};
 
 /* Lane i of a vector is a constant of the instruction. */
 #define FP4_FOR_4_LANES(X) X(0) X(1) X(2) X(3)
+
+/* A load where it stands, beside the dots; the compiler would load once, and each copy of the
+ * register would take a dot's place. */
+FP4_INLINE int32x4_t fp4_load_anew(const int32_t from[4]) {
+  int32x4_t x;
+  __asm__ volatile("ldr %q0, %1" : "=w"(x) : "m"(*(const int32x4_t *)(const void *)from));
+  return x;
+}
 
 /* ---- Nibbles: 16 bytes are 4 rows x 8 columns ---- */
 
@@ -64,35 +78,36 @@ typedef struct fp4_scales {
   float32x4_t quarter[FP4_QUARTERS];
 } fp4_scales;
 
+/* FP32 whose upper two bytes are given. */
+FP4_INLINE fp4_scales fp4_from_bytes(uint8x16_t lower, uint8x16_t upper) {
+  const uint16x8_t zero = vdupq_n_u16(0);
+  const uint16x8_t a = vreinterpretq_u16_u8(vzip1q_u8(lower, upper));
+  const uint16x8_t b = vreinterpretq_u16_u8(vzip2q_u8(lower, upper));
+  return (fp4_scales){
+      {vreinterpretq_f32_u16(vzip1q_u16(zero, a)), vreinterpretq_f32_u16(vzip2q_u16(zero, a)),
+       vreinterpretq_f32_u16(vzip1q_u16(zero, b)), vreinterpretq_f32_u16(vzip2q_u16(zero, b))}};
+}
+
 /* E8M0, any byte. The BF16 of 2^(s-127) is s << 7, but for the subnormal s = 0 and for NaN, which
  * both have bit 6 besides. */
 FP4_INLINE fp4_scales fp4_e8m0_scales(const uint8_t *s) {
   const uint8x16_t byte = vld1q_u8(s), one = vdupq_n_u8(1);
   const uint8x16_t ends = vandq_u8(vcleq_u8(vaddq_u8(byte, one), one), vdupq_n_u8(0x40));
-  const uint8x16_t lower = vorrq_u8(vshlq_n_u8(byte, 7), ends), upper = vshrq_n_u8(byte, 1);
-  const uint16x8_t a = vreinterpretq_u16_u8(vzip1q_u8(lower, upper));
-  const uint16x8_t b = vreinterpretq_u16_u8(vzip2q_u8(lower, upper));
-  return (fp4_scales){{vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(a), 16)),
-                       vreinterpretq_f32_u32(vshll_high_n_u16(a, 16)),
-                       vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(b), 16)),
-                       vreinterpretq_f32_u32(vshll_high_n_u16(b, 16))}};
+  return fp4_from_bytes(vorrq_u8(vshlq_n_u8(byte, 7), ends), vshrq_n_u8(byte, 1));
 }
 
-/* 8 E4M3 as F16 times 2^-8: the seven bits moved into an F16, whose subnormals are E4M3's. */
-FP4_INLINE float16x8_t fp4_e4m3_f16(int8x8_t s) {
-  const uint16x8_t magnitude = vdupq_n_u16(0x3f80);
-  const uint16x8_t x = /* s7 came twice */
-      vandq_u16(vreinterpretq_u16_s16(vshll_n_s8(s, 7)), vdupq_n_u16(0xbfff));
-  const uint16x8_t nan = vceqq_u16(vandq_u16(x, magnitude), magnitude);
-  return vreinterpretq_f16_u16(vbslq_u16(nan, vdupq_n_u16(0x7e00), x));
-}
-
+/* E4M3, any byte. The seven bits moved into a FP32 are the scale times 2^-120, whose subnormals are
+ * E4M3's. */
 FP4_INLINE fp4_scales fp4_e4m3_scales(const uint8_t *s) {
-  const int8x16_t byte = vreinterpretq_s8_u8(vld1q_u8(s));
-  const float16x8_t a = fp4_e4m3_f16(vget_low_s8(byte)), b = fp4_e4m3_f16(vget_high_s8(byte));
-  return (fp4_scales){
-      {vmulq_n_f32(vcvt_f32_f16(vget_low_f16(a)), 256), vmulq_n_f32(vcvt_high_f32_f16(a), 256),
-       vmulq_n_f32(vcvt_f32_f16(vget_low_f16(b)), 256), vmulq_n_f32(vcvt_high_f32_f16(b), 256)}};
+  const uint8x16_t byte = vld1q_u8(s);
+  const uint8x16_t nan = vceqq_u8(vorrq_u8(byte, vdupq_n_u8(0x80)), vdupq_n_u8(0xff));
+  const uint8x16_t upper = /* the sign came five times */
+      vandq_u8(vreinterpretq_u8_s8(vshrq_n_s8(vreinterpretq_s8_u8(byte), 4)), vdupq_n_u8(0x87));
+  fp4_scales x = fp4_from_bytes(vbslq_u8(nan, vdupq_n_u8(0xc0), vshlq_n_u8(byte, 4)),
+                                vbslq_u8(nan, vdupq_n_u8(0x7f), upper));
+  FP4_UNROLL for (size_t q = 0; q < FP4_QUARTERS; q++) x.quarter[q] =
+      vmulq_n_f32(x.quarter[q], 0x1p120f);
+  return x;
 }
 
 FP4_INLINE fp4_scales fp4_group_scales(const uint8_t *s, size_t group) {
