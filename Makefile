@@ -175,8 +175,11 @@ results: all
 	autotune/results.sh $(B) '$(CC)' '$(BASE) $(CFLAGS)'
 
 # What llvm-mca says of the ARM kernels' loops: results/neon/.
+ARM_MATMULS := $(wildcard $(foreach s,neon dotprod i8mm bf16neon,kernels/gem[mv]_$(s).c))
 neon-cost:
-	autotune/neon_cost.sh aarch64-linux-gnu-gcc '$(BASE) $(CFLAGS)'
+	@.ci/packages neon-cost
+	@$(MAKE) CROSS=aarch64-linux-gnu- $(ARM_MATMULS:%.c=build-aarch64/%.o)
+	autotune/neon_cost.sh build-aarch64
 
 format:
 	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)

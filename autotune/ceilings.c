@@ -39,6 +39,13 @@ static const loop loops[] = {
     {BF16, FP4MOE_ISA_avx512bf16, ceiling_bf16_avx512bf16, OPS(16, 2, CEILING_CHAINS)},
     {F32, FP4MOE_ISA_avx2, ceiling_f32_avx2, OPS(8, 1, CEILING_YMM)},
     {F32, FP4MOE_ISA_avx512, ceiling_f32_avx512, OPS(16, 1, CEILING_CHAINS)},
+#elif defined(__aarch64__)
+    {READ, FP4MOE_ISA_neon, ceiling_read_neon, 0},
+    {INT8, FP4MOE_ISA_neon, ceiling_int8_neon, OPS(8, 1, CEILING_NEON)},
+    {INT8, FP4MOE_ISA_dotprod, ceiling_int8_dotprod, OPS(4, 4, CEILING_NEON)},
+    {INT8, FP4MOE_ISA_i8mm, ceiling_int8_i8mm, OPS(4, 8, CEILING_NEON)},
+    {BF16, FP4MOE_ISA_bf16neon, ceiling_bf16_bf16neon, OPS(4, 4, CEILING_NEON)},
+    {F32, FP4MOE_ISA_neon, ceiling_f32_neon, OPS(4, 1, CEILING_NEON)},
 #endif
 };
 

@@ -36,15 +36,24 @@ void ceilings_close(ceilings_meter *meter);
  * depends on all of it.
  *   read  n bytes at `at`: 64-byte aligned, n a multiple of 1 KiB
  *   dot   n steps of CEILING_CHAINS independent accumulators, of CEILING_YMM where there are 16
- *         registers; `at` is not used. int8 without VNNI: CEILING_PAIRS x CEILING_PRODUCTS */
+ *         registers, of CEILING_NEON on AArch64; `at` is not used. int8 on AVX2 without VNNI:
+ *         CEILING_PAIRS x CEILING_PRODUCTS */
 typedef uint64_t ceiling_loop(const uint8_t *at, size_t n);
 
-enum { CEILING_CHAINS = 16, CEILING_YMM = 12, CEILING_PAIRS = 6, CEILING_PRODUCTS = 10 };
+enum {
+  CEILING_CHAINS = 16,
+  CEILING_YMM = 12,
+  CEILING_NEON = 24,
+  CEILING_PAIRS = 6,
+  CEILING_PRODUCTS = 10
+};
 
 ceiling_loop ceiling_read_c, ceiling_int8_c, ceiling_f32_c;
 ceiling_loop ceiling_read_avx2, ceiling_int8_avx2, ceiling_f32_avx2, ceiling_int8_avxvnni;
 ceiling_loop ceiling_read_ahead_avx512, ceiling_read_4_avx512;
 ceiling_loop ceiling_int8_avx512, ceiling_f32_avx512;
 ceiling_loop ceiling_int8_avx512vnni, ceiling_bf16_avx512bf16;
+ceiling_loop ceiling_read_neon, ceiling_int8_neon, ceiling_f32_neon;
+ceiling_loop ceiling_int8_dotprod, ceiling_int8_i8mm, ceiling_bf16_bf16neon;
 
 #endif

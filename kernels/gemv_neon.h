@@ -28,7 +28,8 @@ typedef struct fp4_stretch {
 typedef void fp4_stretch_fn(const fp4moe_matmul *t, const fp4_stretch *at, size_t group, size_t m);
 
 FP4_INLINE void fp4_widen_scales(const uint8_t *s, size_t group, size_t prefetch, fp4_stretch *at) {
-  for (size_t i = 0; i < at->columns / group; i++) {
+  const size_t groups = at->columns / group;
+  for (size_t i = 0; i < groups; i++) {
     const fp4_scales x = fp4_group_scales(s + FP4MOE_PANEL * i, group);
     fp4_prefetch(at->w + 8 * group * i + prefetch, group);
     FP4_UNROLL for (size_t q = 0; q < FP4_QUARTERS; q++) vst1q_f32(at->s[i] + 4 * q, x.quarter[q]);
@@ -39,10 +40,11 @@ FP4_INLINE void fp4_widen_scales(const uint8_t *s, size_t group, size_t prefetch
 FP4_INLINE void fp4_gemv_stretches(const fp4moe_matmul *t, size_t group, size_t m,
                                    fp4_stretch_fn *body) {
   for (size_t p = 0; p < t->panels; p++) {
-    fp4_stretch at = {.acc = t->acc + 16 * p};
+    fp4_stretch at;
+    at.acc = t->acc + 16 * p;
     for (size_t r = 0; r < m && !t->resume; r++)
       memset(at.acc + r * t->acc_stride, 0, 16 * sizeof *at.acc);
-    for (; at.k < t->k; at.k += FP4_STRETCH) {
+    for (at.k = 0; at.k < t->k; at.k += FP4_STRETCH) {
       at.w = t->weights + p * t->weights_stride + 8 * at.k;
       at.columns = t->k - at.k < FP4_STRETCH ? t->k - at.k : FP4_STRETCH;
       fp4_widen_scales(t->scales + p * t->scales_stride + at.k / group * FP4MOE_PANEL, group,
