@@ -164,6 +164,7 @@ tsan:
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
+	$(if $(CROSS),$(error tune measures the machine it runs on: make tune there, or run $(B)/fp4moe-autotune))
 	@.ci/packages tune
 	@$(MAKE) all
 	$(B)/fp4moe-autotune --quick

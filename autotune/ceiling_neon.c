@@ -1,8 +1,6 @@
 /* ceiling_neon.c - the ceilings of every AArch64 CPU (ceilings.h). An int8 multiply-add without
  * SDOT is SMLAL, into 16 bits. */
-#include <arm_neon.h>
-
-#include "ceilings.h"
+#include "ceiling_neon.h"
 
 uint64_t ceiling_read_neon(const uint8_t *at, size_t n) {
   uint8x16_t sum[8] = {vdupq_n_u8(0)};
@@ -15,36 +13,7 @@ uint64_t ceiling_read_neon(const uint8_t *at, size_t n) {
   return vaddvq_u8(sum[0]);
 }
 
-uint64_t ceiling_int8_neon(const uint8_t *at, size_t n) {
-  int16x8_t sum[CEILING_NEON];
-  const int8x8_t a = vdup_n_s8(1), b = vdup_n_s8(1);
-  (void)at;
-#pragma GCC unroll 32
-  for (int j = 0; j < CEILING_NEON; j++) sum[j] = vdupq_n_s16(0);
-  for (size_t i = 0; i < n; i++)
-#pragma GCC unroll 32
-    for (int j = 0; j < CEILING_NEON; j++) {
-      sum[j] = vmlal_s8(sum[j], a, b);
-      __asm__ volatile("" : "+w"(sum[j])); /* or equal chains become one */
-    }
-#pragma GCC unroll 32
-  for (int j = 1; j < CEILING_NEON; j++) sum[0] = vaddq_s16(sum[0], sum[j]);
-  return (uint64_t)vaddvq_s16(sum[0]);
-}
-
-uint64_t ceiling_f32_neon(const uint8_t *at, size_t n) {
-  float32x4_t sum[CEILING_NEON];
-  const float32x4_t a = vdupq_n_f32(0.5f), b = vdupq_n_f32(1);
-  (void)at;
-#pragma GCC unroll 32
-  for (int j = 0; j < CEILING_NEON; j++) sum[j] = vdupq_n_f32(0);
-  for (size_t i = 0; i < n; i++)
-#pragma GCC unroll 32
-    for (int j = 0; j < CEILING_NEON; j++) {
-      sum[j] = vfmaq_f32(sum[j], a, b);
-      __asm__ volatile("" : "+w"(sum[j]));
-    }
-#pragma GCC unroll 32
-  for (int j = 1; j < CEILING_NEON; j++) sum[0] = vaddq_f32(sum[0], sum[j]);
-  return vaddvq_f32(sum[0]) > 0;
-}
+CEILING_DOT(ceiling_int8_neon, int16x8_t, vdupq_n_s16, int8x8_t, vdup_n_s8(1), vmlal_s8, vaddq_s16,
+            vaddvq_s16)
+CEILING_DOT(ceiling_f32_neon, float32x4_t, vdupq_n_f32, float32x4_t, vdupq_n_f32(0.5f), vfmaq_f32,
+            vaddq_f32, vaddvq_f32)

@@ -42,19 +42,9 @@ static inline void fp4_gemm_passes(const fp4moe_matmul *t, fp4_pass_fn *const pa
     PASS(t, at, m);                                                                                \
   }
 #define FP4_GEMM_VARIANT(words, isa, PASS)                                                         \
-  FP4_GEMM_PASS(words, isa, PASS, 1)                                                               \
-  FP4_GEMM_PASS(words, isa, PASS, 2)                                                               \
-  FP4_GEMM_PASS(words, isa, PASS, 3)                                                               \
-  FP4_GEMM_PASS(words, isa, PASS, 4)                                                               \
-  FP4_GEMM_PASS(words, isa, PASS, 5)                                                               \
-  FP4_GEMM_PASS(words, isa, PASS, 6)                                                               \
-  FP4_GEMM_PASS(words, isa, PASS, 7)                                                               \
-  FP4_GEMM_PASS(words, isa, PASS, 8)                                                               \
+  FP4_FOR_ROWS(FP4_GEMM_PASS, words, isa, PASS)                                                    \
   void fp4moe_gemm_##words##_8x16_##isa(const fp4moe_matmul *t) {                                  \
-    static fp4_pass_fn *const passes[FP4_ROWS] = {                                                 \
-        gemm_##words##_1_rows_##isa, gemm_##words##_2_rows_##isa, gemm_##words##_3_rows_##isa,     \
-        gemm_##words##_4_rows_##isa, gemm_##words##_5_rows_##isa, gemm_##words##_6_rows_##isa,     \
-        gemm_##words##_7_rows_##isa, gemm_##words##_8_rows_##isa};                                 \
+    static fp4_pass_fn *const passes[FP4_ROWS] = FP4_ROWS_NAMES(gemm_##words, isa);                \
     fp4_gemm_passes(t, passes);                                                                    \
   }
 

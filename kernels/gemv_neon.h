@@ -95,19 +95,9 @@ FP4_INLINE void fp4_gemv_i8(const fp4moe_matmul *t, const fp4_stretch *at, size_
 #define FP4_GEMV_ROWS(words, isa, BODY, m)                                                         \
   static void gemv_##words##_##m##_rows_##isa(const fp4moe_matmul *t) { BODY(t, m); }
 #define FP4_GEMV_VARIANT(words, isa, BODY)                                                         \
-  FP4_GEMV_ROWS(words, isa, BODY, 1)                                                               \
-  FP4_GEMV_ROWS(words, isa, BODY, 2)                                                               \
-  FP4_GEMV_ROWS(words, isa, BODY, 3)                                                               \
-  FP4_GEMV_ROWS(words, isa, BODY, 4)                                                               \
-  FP4_GEMV_ROWS(words, isa, BODY, 5)                                                               \
-  FP4_GEMV_ROWS(words, isa, BODY, 6)                                                               \
-  FP4_GEMV_ROWS(words, isa, BODY, 7)                                                               \
-  FP4_GEMV_ROWS(words, isa, BODY, 8)                                                               \
+  FP4_FOR_ROWS(FP4_GEMV_ROWS, words, isa, BODY)                                                    \
   void fp4moe_gemv_##words##_8x16_##isa(const fp4moe_matmul *t) {                                  \
-    static fp4moe_matmul_fn *const rows[FP4_ROWS] = {                                              \
-        gemv_##words##_1_rows_##isa, gemv_##words##_2_rows_##isa, gemv_##words##_3_rows_##isa,     \
-        gemv_##words##_4_rows_##isa, gemv_##words##_5_rows_##isa, gemv_##words##_6_rows_##isa,     \
-        gemv_##words##_7_rows_##isa, gemv_##words##_8_rows_##isa};                                 \
+    static fp4moe_matmul_fn *const rows[FP4_ROWS] = FP4_ROWS_NAMES(gemv_##words, isa);             \
     rows[t->m - 1](t);                                                                             \
   }
 

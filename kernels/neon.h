@@ -21,6 +21,20 @@ enum {
   FP4_STRETCH = 128, /* columns of a pass: their activations stay in the first cache */
 };
 
+/* A function for each m, up to FP4_ROWS: X(words, isa, body, m), and all of their names. */
+#define FP4_FOR_ROWS(X, words, isa, body)                                                          \
+  X(words, isa, body, 1)                                                                           \
+  X(words, isa, body, 2)                                                                           \
+  X(words, isa, body, 3)                                                                           \
+  X(words, isa, body, 4)                                                                           \
+  X(words, isa, body, 5)                                                                           \
+  X(words, isa, body, 6) X(words, isa, body, 7) X(words, isa, body, 8)
+#define FP4_ROWS_NAMES(words, isa)                                                                 \
+  {                                                                                                \
+    words##_1_rows_##isa, words##_2_rows_##isa, words##_3_rows_##isa, words##_4_rows_##isa,        \
+        words##_5_rows_##isa, words##_6_rows_##isa, words##_7_rows_##isa, words##_8_rows_##isa     \
+  }
+
 /* Lane i of a vector is a constant of the instruction. */
 #define FP4_FOR_4_LANES(X) X(0) X(1) X(2) X(3)
 
