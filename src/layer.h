@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "context.h"
+#include "input_scale.h"
 
 /* Geometry of records, of a whole layer or of one shard; all experts have the same. Offsets in
  * bytes (layout.h). */
@@ -120,19 +121,6 @@ fp4moe_status fp4moe_record_check(const fp4moe_layer_desc *desc, const fp4moe_sh
 /* As check, and where the checksum does not fit the data. */
 fp4moe_status fp4moe_record_verify(const fp4moe_layer_desc *desc, const fp4moe_shape *shape,
                                    const uint8_t *record);
-
-/* A multiplier that class NVFP4 takes: neither it nor its reciprocal leaves the normal numbers. */
-static inline int fp4moe_is_input_scale(float scale) {
-  return scale >= 0x1p-100f && scale <= 0x1p100f;
-}
-
-/* Does the class read the input scales of the layer, or of experts? */
-static inline int fp4moe_reads_layer_scales(const fp4moe_layer_desc *desc) {
-  return desc->precision == FP4MOE_PRECISION_NVFP4 && desc->input_global == FP4MOE_GLOBAL_LAYER;
-}
-static inline int fp4moe_reads_input_scales(const fp4moe_layer_desc *desc) {
-  return desc->precision == FP4MOE_PRECISION_NVFP4 && desc->input_global == FP4MOE_GLOBAL_EXPERT;
-}
 
 /* Checks a desc's fields; only format, precision and what belongs to them. */
 fp4moe_status fp4moe_layer_desc_check(const fp4moe_layer_desc *desc);

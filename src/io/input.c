@@ -9,7 +9,7 @@
 
 #include "io/read.h"
 #include "io/tensors.h"
-#include "layer.h"
+#include "input_scale.h"
 #include "status.h"
 
 /* The multiplier as it stands there, whatever it is. */

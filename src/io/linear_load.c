@@ -8,7 +8,7 @@
 #include "io/checkpoint.h"
 #include "io/ggml.h"
 #include "io/linear.h"
-#include "layer.h"
+#include "input_scale.h"
 #include "status.h"
 
 /* A float that may be absent, as a multiplier. */

@@ -14,7 +14,7 @@
 #include "checksum.h"
 #include "io/packed.h"
 #include "io/tensors.h"
-#include "layer.h"
+#include "input_scale.h"
 #include "status.h"
 
 typedef unsigned long long ull;
