@@ -3,24 +3,31 @@
 #   make        libraries and programs      make test   tests that need only a compiler and CUnit
 #   make check  everything (installs what is missing; INSTALL=0 forbids)      make tune   this host
 #   make fuzz   the parsers under libFuzzer, a minute each (FUZZ_SECONDS)
+#   make rules  which room may include and call which (tests/rules.awk)
 #   make tsan   the tests of threads under ThreadSanitizer, in build-tsan
 #   make results  measures this host for results/, after make tune
+#   make install, make uninstall    under PREFIX, below DESTDIR; also BINDIR LIBDIR INCLUDEDIR MANDIR
 #   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
+# V=1 shows the commands.
 CROSS  :=
 CC     ?= cc
 CXX    ?= c++
 CFLAGS ?= -O2 -g
 B      := build$(if $(CROSS),-$(firstword $(subst -, ,$(CROSS))))
-VERSION := 0.1
+VERSION   := $(shell sed -n 's/.*FP4MOE_VERSION_M[A-Z]* //p' include/fp4moe.h | paste -sd.)
+SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 
-# Libraries of the other machine: .ci/sysroot puts them there, tests and the libraries themselves find
-# them by rpath (runpath would not do for the latter).
+# Libraries of the other machine: .ci/sysroot puts them there. Tests and those libraries themselves find
+# them by the tests' rpath (runpath would not do for the latter); what is installed has none.
 SYSROOT  := $(if $(CROSS),$(CURDIR)/$(B)/sysroot/usr)
 ifneq ($(CROSS),)
 CC       := $(CROSS)gcc
 AR       := $(CROSS)ar
+export NM := $(CROSS)nm
+export SIZE := $(CROSS)size
 CPPFLAGS += -isystem $(SYSROOT)/include -isystem $(SYSROOT)/include/$(CROSS:-=)
-LDFLAGS  += -L$(SYSROOT)/lib/$(CROSS:-=) -Wl,--disable-new-dtags,-rpath,$(SYSROOT)/lib/$(CROSS:-=)
+LDFLAGS  += -L$(SYSROOT)/lib/$(CROSS:-=) -Wl,-rpath-link,$(SYSROOT)/lib/$(CROSS:-=)
+$(B)/check: LDFLAGS += -Wl,--disable-new-dtags,-rpath,$(SYSROOT)/lib/$(CROSS:-=)
 endif
 
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
@@ -76,13 +83,13 @@ LIBS     := $(if $(NUMA),-lnuma) -lm -lpthread
 PFM_LIBS := $(if $(PFM),-lpfm)
 IO_LIBS  := -ljansson
 Q        := $(if $(V),,@)
-say       = $(if $(V),,@echo "  $(1)	$@")
+say       = $(if $(V),,@echo "  $(1) $@")
 
 all: $(B)/libfp4moe.a $(B)/libfp4moe.so $(B)/libfp4moe_io.a $(B)/libfp4moe_io.so \
      $(B)/fp4moe $(B)/fp4moe-autotune
 
 $(B)/%.o: %.c Makefile
-	$(say,CC)
+	$(call say,CC)
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) $(ISA_$(lastword $(subst _, ,$(basename $(notdir $<))))) -c $< -o $@
 
@@ -93,29 +100,71 @@ $(B)/libfp4moe.a: $(call obj,$(CORE))
 $(B)/libfp4moe_io.a: $(call obj,$(IO))
 $(B)/tools.a: $(call obj,$(TOOLS))
 $(B)/%.a:
+	$(call say,AR)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
+# $(call shared,libraries): a map names its symbols, private ones for libfp4moe_io apart.
+shared = $(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,$(@F).$(SOVERSION) \
+           -Wl,--version-script=$(filter %.map,$^) $(filter %.o,$^) $(1) -o $@ && \
+         ln -sf $(@F) $@.$(SOVERSION)
 $(B)/libfp4moe.so: $(call obj,$(CORE)) src/fp4moe.map
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,libfp4moe.so.0 -Wl,--version-script=src/fp4moe.map \
-	    $(filter %.o,$^) $(LIBS) -o $@ && ln -sf libfp4moe.so $(B)/libfp4moe.so.0
-$(B)/libfp4moe_io.so: $(call obj,$(IO)) $(B)/libfp4moe.so src/fp4moe.map
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,libfp4moe_io.so.0 -Wl,--version-script=src/fp4moe.map \
-	    $(filter %.o,$^) -L$(B) -lfp4moe $(IO_LIBS) -o $@ && ln -sf libfp4moe_io.so $(B)/libfp4moe_io.so.0
+	$(call say,LD)
+	$(call shared,$(LIBS))
+$(B)/libfp4moe_io.so: $(call obj,$(IO)) src/io/fp4moe_io.map $(B)/libfp4moe.so
+	$(call say,LD)
+	$(call shared,-L$(B) -lfp4moe $(IO_LIBS))
 
 $(B)/fp4moe: $(call obj,src/cli/main.c) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
 # The tests stand between the library and these calls (tests/check_io_faults.c).
 WRAPPED  := malloc calloc realloc aligned_alloc free strdup strndup asprintf mmap open close pread \
             pwrite fsync rename
 $(B)/check: LDFLAGS += $(if $(JANSSON),$(WRAPPED:%=-Wl,--wrap=%))
 $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
+	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(HWLOC),-lhwloc) $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/src/numa.o: CPPFLAGS += $(if $(NUMA),-DFP4MOE_NUMA)
 $(B)/autotune/counters.o: CPPFLAGS += $(if $(PFM),-DFP4MOE_PFM)
 $(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO) $(if $(HWLOC),,-DCHECK_NO_TOPOLOGY)
+
+# Where things go; the programs hold the libraries and run from anywhere. Nothing is stripped: perf
+# names kernels by their symbols.
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+PROGRAMS   := fp4moe fp4moe-autotune
+LIBRARIES  := libfp4moe libfp4moe_io
+HEADERS    := $(notdir $(wildcard include/*.h))
+PAGES      := $(notdir $(wildcard src/man/*))
+INSTALLED   = $(PROGRAMS:%=$(BINDIR)/%) $(HEADERS:%=$(INCLUDEDIR)/%) \
+              $(foreach e,a so so.$(SOVERSION) so.$(VERSION),$(LIBRARIES:%=$(LIBDIR)/%.$e)) \
+              $(LIBRARIES:%=$(LIBDIR)/pkgconfig/%.pc) \
+              $(foreach p,$(PAGES),$(MANDIR)/man$(patsubst .%,%,$(suffix $p))/$p)
+in_prefix   = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
+
+install: D := $(DESTDIR)$(LIBDIR)
+install: all
+	install -d $(sort $(dir $(INSTALLED:%=$(DESTDIR)%)))
+	install $(PROGRAMS:%=$(B)/%) $(DESTDIR)$(BINDIR)
+	install -m 644 $(HEADERS:%=include/%) $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 $(LIBRARIES:%=$(B)/%.a) $D
+	for l in $(LIBRARIES); do install $(B)/$$l.so $D/$$l.so.$(VERSION) && \
+	  ln -sf $$l.so.$(VERSION) $D/$$l.so.$(SOVERSION) && ln -sf $$l.so.$(SOVERSION) $D/$$l.so && \
+	  sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(call in_prefix,$(LIBDIR))|' \
+	    -e 's|@INCLUDEDIR@|$(call in_prefix,$(INCLUDEDIR))|; s|@VERSION@|$(VERSION)|' \
+	    -e 's|@LIBS@|$(LIBS)|; s|@IO_LIBS@|$(IO_LIBS)|' src/$$l.pc.in | \
+	  install -m 644 /dev/stdin $D/pkgconfig/$$l.pc || exit 1; done
+	for p in $(PAGES); do install -m 644 src/man/$$p $(DESTDIR)$(MANDIR)/man$${p##*.} || exit 1; done
+
+uninstall:
+	rm -f $(INSTALLED:%=$(DESTDIR)%)
 
 # Fuzz targets (tests/fuzz/fuzz.h): over their corpus, and with clang's libFuzzer for a while each.
 FUZZ     := safetensors gguf packed table
@@ -126,12 +175,14 @@ FUZZ_SECONDS ?= 60
 
 $(REPLAYS): $(B)/replay-%: $(B)/tests/fuzz/%.o $(call obj,tests/fuzz/fuzz.c tests/fuzz/replay.c) \
     $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(LIBS) -o $@
 $(B)/fuzz/%.o: %.c Makefile
-	$(say,FUZZ)
+	$(call say,FUZZ)
 	@mkdir -p $(@D)
 	$(Q)clang $(filter-out -fno-ipa-icf,$(BASE)) $(SANITIZE) -MMD -MP -c $< -o $@
 $(FUZZ:%=$(B)/fuzz-%): $(B)/fuzz-%: $(B)/fuzz/tests/fuzz/%.o $(FUZZED) $(call obj,$(KERNELS))
+	$(call say,LD)
 	$(Q)clang -fsanitize=fuzzer,address,undefined $^ $(IO_LIBS) $(LIBS) -o $@
 
 # What is found goes to build/found-*: mend it, and keep the input as corpus/<target>/any-<what>.
@@ -150,7 +201,10 @@ test: $(B)/check $(if $(JANSSON),$(REPLAYS))
 check:
 	@.ci/packages check
 	@$(MAKE) all $(B)/check $(REPLAYS)
-	@tests/run.sh $(B) check fuzz cli tuner examples clang isa qemu valgrind arm
+	@tests/run.sh $(B) check fuzz cli tuner examples rules install pages build clang isa qemu valgrind arm
+
+rules: all $(B)/check
+	@bash tests/check_rules.sh $(B)
 
 # Memcheck over every test of the C and AVX2 rows: some minutes, of which check runs a part.
 memcheck: all $(B)/check
@@ -188,5 +242,5 @@ format:
 clean:
 	rm -rf $(B) $(B)-clang $(B)-tsan $(B)-aarch64
 
-.PHONY: all test check fuzz memcheck tsan tune results neon-cost format clean
+.PHONY: all install uninstall test check rules fuzz memcheck tsan tune results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the parts of the tests that are named and adds up their closing lines.
-#   tests/run.sh BUILD check [fuzz] [cli] [tuner] [examples] [clang] [isa] [qemu] [valgrind] [arm]
+#   tests/run.sh BUILD PART...      the parts: see the end
 # Each part ends in "N passed, N failed, N skipped"; so does the whole. Exit 1: something failed.
 set -u
 build=$1
@@ -91,7 +91,7 @@ arm() {
   command -v aarch64-linux-gnu-gcc >/dev/null || { arm_skip 'no aarch64-linux-gnu-gcc'; return; }
   command -v qemu-aarch64 >/dev/null || { arm_skip 'no qemu-aarch64'; return; }
   .ci/sysroot build-aarch64 || { arm_skip 'no libraries of arm64'; return; }
-  if ! make CROSS=aarch64-linux-gnu- all build-aarch64/check; then
+  if ! make CROSS=aarch64-linux-gnu- all build-aarch64/check rules; then
     echo "the build for aarch64 failed"
     echo "0 passed, 1 failed, 0 skipped"
     return
@@ -122,7 +122,7 @@ for name in "$@"; do
   examples) part examples bash tests/examples/run.sh "$build" ;;
   clang) part clang clang_build ;;
   fuzz) part fuzz replay ;;
-  isa) part isa bash tests/check_isa.sh "$build" ;;
+  isa | rules | install | pages | build) part "$name" bash "tests/check_$name.sh" "$build" ;;
   qemu | valgrind) part "$name" bash tests/check_emulated.sh "$build" "$name" ;;
   arm) part arm arm ;;
   esac
