@@ -30,17 +30,15 @@ heads() { grep '^\.It Fl' | grep -oE 'Fl -[a-z-]+' | sed 's/Fl /-/' | sort -u; }
 # said COMMAND...: the options in what it says of itself
 said() { "$@" --help | grep -oE -- '--[a-z][a-z-]*' | sort -u; }
 
-described() { # command of fp4moe
-  awk -v command="$1" '/^\.S[hs] / {gsub(/,/, ""); here = ($0 " ") ~ ("^\\.Ss.* " command " ")} here' \
-    $pages/fp4moe.1 | heads
+described() { # page, command
+  awk -v command="$2" '/^\.S[hs] / {gsub(/,/, ""); here = ($0 " ") ~ ("^\\.Ss.* " command " ")} here' \
+    "$pages/$1" | heads
 }
 
 commands() { "$build/fp4moe" --help | sed -nE '/Commands:$/,/^$/ s/^  ([a-z]+) .*/\1/p'; }
 
-command_options() { same "fp4moe $1: fp4moe(1), --help" "$(described "$1")" "$(said "$build/fp4moe" "$1")"; }
-
-tuner_options() {
-  same 'fp4moe-autotune(1), --help' "$(heads <$pages/fp4moe-autotune.1)" "$(said "$build/fp4moe-autotune")"
+options() { # page, title of the subsection, command...
+  same "page, --help" "$(described "$1" "$2")" "$(said "${@:3}")"
 }
 
 command_titles() {
@@ -60,7 +58,7 @@ table_words() {
     "$(sed -n "/^static void $2/,/^}/p" src/table_write.c | grep -oE '[a-z_]+=%' | tr -d '=%' | sort)"
 }
 
-table_version() { grep -xF "$(grep -o 'fp4moe-table [0-9]*' src/table.c)" $pages/fp4moe-table.5; }
+table_version() { grep -xF "$(grep -om 1 'fp4moe-table [0-9]*' src/table.h)" $pages/fp4moe-table.5; }
 
 for page in "$pages"/*; do
   if command -v mandoc >/dev/null || command -v man >/dev/null; then
@@ -70,10 +68,14 @@ for page in "$pages"/*; do
   fi
 done
 check 'fp4moe(1): commands' command_titles
-for command in $(commands); do check "fp4moe(1): options of $command" command_options "$command"; done
-check 'fp4moe-autotune(1): options' tuner_options
+for command in $(commands); do
+  check "fp4moe(1): options of $command" options fp4moe.1 "$command" "$build/fp4moe" "$command"
+done
+check 'fp4moe-autotune(1): options' options fp4moe-autotune.1 Tuning "$build/fp4moe-autotune"
+check 'fp4moe-autotune(1): options of report' options fp4moe-autotune.1 report "$build/fp4moe-autotune" report
 check 'fp4moe(1): variables' variables
 check 'fp4moe-table(5): words of a recipe' table_words Recipes write_recipe
 check 'fp4moe-table(5): words of a schedule' table_words Schedules write_schedule
+check 'fp4moe-table(5): words of a gain' table_words Gains write_gain
 check 'fp4moe-table(5): version' table_version
 closing
