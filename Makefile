@@ -33,7 +33,9 @@ endif
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 # Fields that an initialiser leaves out are zero by the rule of fp4moe.h: no warning.
 WARN := -Wall -Wextra -Wno-missing-field-initializers -Wmissing-prototypes -Wconversion -Werror
-BASE := -std=c11 -D_GNU_SOURCE $(WARN) -ffp-contract=off -fno-omit-frame-pointer -fPIC \
+# What a profiler needs: a frame in every function, calls that stay calls, no two kernels in one.
+FRAMES := -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer -fno-optimize-sibling-calls
+BASE := -std=c11 -D_GNU_SOURCE $(WARN) -ffp-contract=off $(FRAMES) -fPIC \
         -fvisibility=hidden $(if $(findstring clang,$(shell $(CC) --version)),,-fno-ipa-icf) \
         -Iinclude -Ikernels -Isrc -Iautotune
 COMPILE = $(CC) $(BASE) $(CFLAGS) $(CPPFLAGS) -MMD -MP

@@ -257,17 +257,26 @@ typedef struct fp4moe_kernel {
  * "Same bits" of an FP32 result means: NaN where the C row has NaN, else its bits; which NaN an
  * operation yields differs from compiler to compiler. quant, unpack and store fix theirs. */
 
+/* A row is a function under its own name, whatever the compiler could make of it: not inlined,
+ * cloned or folded into another of the same code. */
+#if defined(__clang__)
+#define FP4_ROW __attribute__((noinline))
+#else
+#define FP4_ROW __attribute__((noipa))
+#endif
+
 /* Prototypes of every variant, from the list. */
-#define UNPACK(w, a, isa, rev) fp4moe_unpack_fn fp4moe_unpack_##w##_##a##_##isa;
-#define QUANT(a, isa, rev)     fp4moe_quant_fn fp4moe_quant_##a##_##isa;
+#define UNPACK(w, a, isa, rev) FP4_ROW fp4moe_unpack_fn fp4moe_unpack_##w##_##a##_##isa;
+#define QUANT(a, isa, rev)     FP4_ROW fp4moe_quant_fn fp4moe_quant_##a##_##isa;
 #define GEMV(w, a, mr, nr, isa, err, rev)                                                          \
-  fp4moe_matmul_fn fp4moe_gemv_##w##_##a##_##mr##x##nr##_##isa;
-#define GEMM(a, mr, nr, isa, err, rev) fp4moe_matmul_fn fp4moe_gemm_##a##_##mr##x##nr##_##isa;
+  FP4_ROW fp4moe_matmul_fn fp4moe_gemv_##w##_##a##_##mr##x##nr##_##isa;
+#define GEMM(a, mr, nr, isa, err, rev)                                                             \
+  FP4_ROW fp4moe_matmul_fn fp4moe_gemm_##a##_##mr##x##nr##_##isa;
 #define GEMM_OF(w, a, mr, nr, isa, err, rev)                                                       \
-  fp4moe_matmul_fn fp4moe_gemm_##w##_##a##_##mr##x##nr##_##isa;
-#define ACT(word, kind, gated, isa, rev) fp4moe_act_fn fp4moe_act_##word##_##isa;
-#define COMBINE(isa, rev)                fp4moe_combine_fn fp4moe_combine_##isa;
-#define STORE(isa, rev)                  fp4moe_store_fn fp4moe_store_##isa;
+  FP4_ROW fp4moe_matmul_fn fp4moe_gemm_##w##_##a##_##mr##x##nr##_##isa;
+#define ACT(word, kind, gated, isa, rev) FP4_ROW fp4moe_act_fn fp4moe_act_##word##_##isa;
+#define COMBINE(isa, rev)                FP4_ROW fp4moe_combine_fn fp4moe_combine_##isa;
+#define STORE(isa, rev)                  FP4_ROW fp4moe_store_fn fp4moe_store_##isa;
 #include "kernels.inc"
 
 /* The rows, in the order of kernels.inc: the static order of preference within an op. */

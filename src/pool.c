@@ -91,7 +91,7 @@ static void *thread_main(void *arg) {
   worker *w = arg;
   fp4moe_pool *p = w->pool;
   char name[16];
-  snprintf(name, sizeof name, "fp4moe-%zu", w->index % 1000);
+  snprintf(name, sizeof name, "fp4moe/%zu", w->index % 1000);
   pthread_setname_np(pthread_self(), name);
   pin(w->pu);
   for (unsigned seen = 0;;) {
