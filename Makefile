@@ -73,6 +73,8 @@ has       = $(shell echo '$(HASH)include <$(1)>' | \
               $(CC) $(CPPFLAGS) $(LDFLAGS) -shared -x c - -l$(2) -o /dev/null 2>/dev/null && echo 1)
 JANSSON  := $(call has,jansson.h,jansson)
 NUMA     := $(call has,numa.h,numa)
+# make USDT=0 leaves the probes out (src/probes.h).
+USDT     := $(call has,sys/sdt.h,c)
 HWLOC    := $(call has,hwloc.h,hwloc)
 PFM      := $(call has,perfmon/pfmlib_perf_event.h,pfm)
 TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
@@ -81,6 +83,7 @@ TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,
               gains.c compare.c $(if $(HWLOC),topology.c))
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
+CPPFLAGS += $(if $(filter 1,$(USDT)),-DFP4MOE_USDT)
 LIBS     := $(if $(NUMA),-lnuma) -lm -lpthread
 PFM_LIBS := $(if $(PFM),-lpfm)
 IO_LIBS  := -ljansson

@@ -13,7 +13,8 @@
  *   Extensible structs begin with struct_size: set it to sizeof the struct and zero the rest
  *   (fields added by later versions read as zero).
  *   A call that fails changes nothing, writes no output, and leaves one line about the reason in
- *   fp4moe_error_detail() of the calling thread. The library never prints, exits or aborts.
+ *   fp4moe_error_detail() of the calling thread. The library never exits, aborts or, without
+ *   FP4MOE_VERBOSE, prints.
  *   The bits of an output never depend on the number of threads, nor on how work was scheduled. */
 #ifndef FP4MOE_H
 #define FP4MOE_H
@@ -200,12 +201,17 @@ typedef struct fp4moe_context_desc {
    * The first PU is the calling thread's, which the caller pins. INVALID: a PU that is not allowed,
    * more threads than PUs, or with no_pin or parallel_for. Read during create only. */
   const char *placement;
+  /* 1: log receives a line about each call too, that of FP4MOE_VERBOSE, from the calling thread
+   * before the call returns. INVALID without log. */
+  int log_calls;
 } fp4moe_context_desc;
 
 /* desc: NULL = all defaults. Fields stand above the environment, which is read here: FP4MOE_CPU
  * (highest ISA used: c, avx2, ..., avx512bf16), FP4MOE_KERNEL, FP4MOE_TABLE (path | only:path |
- * none), FP4MOE_TUNED. A word that means nothing, or another variable FP4MOE_*, is INVALID.
- * INVALID, NO_MEMORY, SYSTEM. The context outlives its layers. */
+ * none), FP4MOE_TUNED, FP4MOE_VERBOSE (1: a line per call to stderr; a file, with a / or . in its
+ * name: appended to that; 0: none). A word that means nothing, or another variable FP4MOE_*, is
+ * INVALID. INVALID, NO_MEMORY, SYSTEM (a file that cannot be opened). The context outlives its
+ * layers. */
 FP4MOE_API fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc,
                                                fp4moe_context **context);
 FP4MOE_API void fp4moe_context_destroy(fp4moe_context *context); /* NULL: nothing */

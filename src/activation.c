@@ -86,3 +86,14 @@ void fp4moe_activation_text(const fp4moe_activation *a, char text[FP4MOE_ACTIVAT
       n += snprintf(text + n, FP4MOE_ACTIVATION_TEXT - (size_t)n, " %s %g", field_names[i],
                     (double)field[i]);
 }
+
+void fp4moe_activation_flags(const fp4moe_activation *a, fp4moe_text *out) {
+  static const char *const flags[FIELDS] = {"alpha", "beta", "limit", "linear-beta"};
+  const struct form *form = find_form(a);
+  float field[FIELDS];
+  get_fields(a, field);
+  fp4moe_text_add(out, " --activation %s%s", fp4moe_activation_name(a->kind),
+                  a->gated ? "" : " --ungated");
+  for (int i = 0; form && i < FIELDS; i++)
+    if (form->field[i] != NONE) fp4moe_text_add(out, " --%s %.9g", flags[i], (double)field[i]);
+}

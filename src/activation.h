@@ -3,7 +3,7 @@
 #ifndef FP4MOE_ACTIVATION_H
 #define FP4MOE_ACTIVATION_H
 
-#include "fp4moe.h"
+#include "text.h"
 
 /* "silu", "swiglu_oai", ...; "unknown" for what is no kind. */
 FP4MOE_API const char *fp4moe_activation_name(fp4moe_activation_kind kind);
@@ -15,5 +15,9 @@ FP4MOE_API fp4moe_status fp4moe_activation_check(const fp4moe_activation *a);
  * 0. Room for it: */
 enum { FP4MOE_ACTIVATION_TEXT = 128 };
 void fp4moe_activation_text(const fp4moe_activation *a, char text[FP4MOE_ACTIVATION_TEXT]);
+
+/* " --activation swiglu_oai --alpha 1.70200002 --beta 1 --limit 7": as the programs take it, every
+ * field that the kind has, exactly. */
+void fp4moe_activation_flags(const fp4moe_activation *a, fp4moe_text *out);
 
 #endif

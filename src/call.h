@@ -90,6 +90,8 @@ struct fp4moe_call {
   fp4moe_call_form form;
   size_t workers, share;
   size_t x_row_bytes, h_row_bytes;
+  int routed;        /* its ids and weights came from a router, ... */
+  uint64_t route_ns; /* ... which took so long; 0: nobody asks */
   fp4moe_cut cut;
 
   /* Workspace */
@@ -133,7 +135,9 @@ fp4moe_status fp4moe_call_init(fp4moe_call *call, const fp4moe_layer *layer,
                                const fp4moe_plan *plan, const fp4moe_batch *batch,
                                const fp4moe_call_form *form);
 
-/* Does the call (forward.c); the workspace may be short. */
+/* Does the call (forward.c); the workspace may be short. run: under the eyes of those who observe
+ * calls (trace.c). */
+fp4moe_status fp4moe_call_do(fp4moe_call *call, void *workspace, size_t bytes);
 fp4moe_status fp4moe_call_run(fp4moe_call *call, void *workspace, size_t bytes);
 
 /* Lays the workspace out for pieces of `piece` tokens; base NULL only counts. Returns the bytes. */

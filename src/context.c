@@ -13,6 +13,7 @@
 #include "environment.h"
 #include "layer.h"
 #include "status.h"
+#include "verbose.h"
 
 /* ---- Memory ---- */
 
@@ -275,6 +276,7 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
   if (!out) return fp4moe_fail(FP4MOE_INVALID, "context: NULL");
   fp4moe_context *ctx = calloc(1, sizeof *ctx);
   if (!ctx) return fp4moe_fail(FP4MOE_NO_MEMORY, "a context of %zu bytes", sizeof *ctx);
+  ctx->verbose_fd = -1;
   pthread_mutex_init(&ctx->table_lock, NULL);
   fp4moe_status status = fp4moe_take_struct(&ctx->desc, sizeof ctx->desc, desc ? desc : &defaults,
                                             "fp4moe_context_desc");
@@ -283,6 +285,7 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
   if (!status) status = make_request(ctx);
   if (!status) status = find_table(ctx);
   if (!status) status = fill_providers(ctx);
+  if (!status) status = fp4moe_verbose_open(ctx);
   fp4moe_fp_leave(mode);
   if (status)
     fp4moe_context_destroy(ctx);
@@ -294,6 +297,7 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
 void fp4moe_context_destroy(fp4moe_context *ctx) {
   if (!ctx) return;
   fp4moe_pool_destroy(ctx->pool);
+  fp4moe_verbose_close(ctx);
   fp4moe_table_free(ctx->table);
   pthread_mutex_destroy(&ctx->table_lock);
   free(ctx);

@@ -23,6 +23,7 @@ struct fp4moe_context {
   int node[FP4MOE_MAX_NODES]; /* memory nodes with allowed memory and a thread, ascending */
   size_t nodes;               /* 0: memory is not placed */
   int caller_memory;          /* 1: allocate is the caller's */
+  int verbose_fd;             /* where FP4MOE_VERBOSE sends a line per call, -1: nowhere */
   pthread_mutex_t table_lock; /* of the two below */
   fp4moe_table *table;        /* NULL: none */
   char table_why[256];        /* where it came from, or why there is none */

@@ -8,9 +8,9 @@
 #include "environment.h"
 #include "status.h"
 
-enum { CPU, KERNEL, TABLE, TUNED, VARIABLES, NAME_BYTES = 32 };
+enum { CPU, KERNEL, TABLE, TUNED, VERBOSE, VARIABLES, NAME_BYTES = 32 };
 static const char *const names[VARIABLES] = {"FP4MOE_CPU", "FP4MOE_KERNEL", "FP4MOE_TABLE",
-                                             "FP4MOE_TUNED"};
+                                             "FP4MOE_TUNED", "FP4MOE_VERBOSE"};
 
 /* Insertions, deletions and exchanges that make b of a (Levenshtein); of longer names the head. */
 static size_t edits(const char *a, const char *b) {
@@ -68,6 +68,7 @@ fp4moe_status fp4moe_environment_read(fp4moe_environment *e) {
   if (isa < 0) return fp4moe_fail(FP4MOE_INVALID, "FP4MOE_CPU is \"%s\", no ISA here", cpu);
   *e = (fp4moe_environment){.table = value_of(TABLE),
                             .kernel = value_of(KERNEL),
+                            .verbose = value_of(VERBOSE),
                             .cap = (fp4moe_isa)isa,
                             .tuned = FP4MOE_TUNED_DEFAULT};
   return tuned ? read_tuned(tuned, &e->tuned) : FP4MOE_OK;

@@ -6,7 +6,7 @@
 
 /* NULL: not set, or empty. Strings of the environment itself. */
 typedef struct fp4moe_environment {
-  const char *table, *kernel;
+  const char *table, *kernel, *verbose;
   fp4moe_isa cap;     /* FP4MOE_CPU; the highest ISA where there is none */
   fp4moe_tuned tuned; /* DEFAULT where there is none */
 } fp4moe_environment;

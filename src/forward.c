@@ -422,7 +422,7 @@ static fp4moe_status count_rows(fp4moe_call *c) {
   return status;
 }
 
-static fp4moe_status run_call(fp4moe_call *c, void *workspace, size_t bytes) {
+fp4moe_status fp4moe_call_do(fp4moe_call *c, void *workspace, size_t bytes) {
   const fp4moe_team *team = c->batch.team;
   int first = !team || team->ith == 0;
   if (!first) c->batch.stats = NULL;

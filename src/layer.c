@@ -4,6 +4,7 @@
 
 #include "activation.h"
 #include "layer.h"
+#include "probes.h"
 #include "status.h"
 
 static fp4moe_status check_sizes(const fp4moe_layer_desc *d) {
@@ -132,7 +133,9 @@ static void free_plans(struct fp4moe_kept_plan *kept) {
 
 static fp4moe_status publish(fp4moe_layer *layer, const fp4moe_plan *plan) {
   struct fp4moe_kept_plan *k = layer->kept;
-  while (k && !fp4moe_plan_same(&k->plan, plan)) k = k->next;
+  while (k && (!fp4moe_plan_same(&k->plan, plan) ||
+               memcmp(k->plan.source, plan->source, sizeof plan->source) != 0))
+    k = k->next;
   if (!k) {
     if (!(k = malloc(sizeof *k)))
       return fp4moe_fail(FP4MOE_NO_MEMORY, "a plan of %zu bytes", sizeof *k);
@@ -149,6 +152,7 @@ fp4moe_status fp4moe_layer_select(fp4moe_layer *layer) {
   pthread_mutex_lock(&layer->plan_lock);
   fp4moe_status status = fp4moe_context_select(layer->ctx, &layer->desc, &plan);
   if (!status) status = publish(layer, &plan);
+  if (!status) fp4moe_probe_choices(&layer->desc, &plan);
   pthread_mutex_unlock(&layer->plan_lock);
   return status;
 }

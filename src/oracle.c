@@ -10,6 +10,15 @@ static const char *const op_names[FP4MOE_OPS] = {"unpack", "quant",   "gemv", "g
                                                  "act",    "combine", "store"};
 const char *fp4moe_op_name(fp4moe_op op) { return op_names[op]; }
 
+const char *fp4moe_source_name(fp4moe_source source) {
+  static const char *const names[] = {[FP4MOE_FROM_STATIC] = "static",
+                                      [FP4MOE_FROM_NEAREST] = "nearest",
+                                      [FP4MOE_FROM_PROVEN] = "proven",
+                                      [FP4MOE_FROM_EXACT] = "exact",
+                                      [FP4MOE_FROM_FORCED] = "forced"};
+  return names[source];
+}
+
 /* ---- Request ---- */
 
 enum { GLOB_BYTES = 256 };
@@ -191,9 +200,9 @@ static int is_forced(const fp4moe_selector *s, uint32_t ops) {
   return (s->request->forced & ops) != 0;
 }
 
-/* Without a table: m up to 16 by a gemv, and any m by one that takes more than FEW_ROWS at a time,
- * whose decoding hides behind its dots. */
-enum { GEMV_BUCKETS = 5, FEW_ROWS = 8 };
+/* Without a table any m goes by a gemv that takes more than these at a time, whose decoding hides
+ * behind its dots. */
+enum { FEW_ROWS = 8 };
 
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *r) {
@@ -207,7 +216,7 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   if (!r->unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
   int gemm_is_slow =
       gemv->mr > FEW_ROWS || (r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c);
-  if (bucket < GEMV_BUCKETS || (gemm_is_slow && !is_forced(s, MANY_ROW_OPS))) {
+  if (bucket < FP4MOE_GEMV_BUCKETS || (gemm_is_slow && !is_forced(s, MANY_ROW_OPS))) {
     r->unpack = r->gemm = NULL;
     r->gemv = gemv;
     r->panels = GEMV_PANELS;
@@ -222,8 +231,8 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
 /* A forced kernel is used: the table may not put the other kind of recipe in its buckets. */
 static int recipe_is_eligible(const fp4moe_selector *s, const fp4moe_layer_desc *desc, int bucket,
                               const fp4moe_recipe *r) {
-  if (is_forced(s, bucket < GEMV_BUCKETS ? FEW_ROW_OPS : MANY_ROW_OPS) &&
-      !r->gemv == (bucket < GEMV_BUCKETS))
+  if (is_forced(s, bucket < FP4MOE_GEMV_BUCKETS ? FEW_ROW_OPS : MANY_ROW_OPS) &&
+      !r->gemv == (bucket < FP4MOE_GEMV_BUCKETS))
     return 0;
   if (r->gemv) return !fp4moe_judge(s, desc, r->gemv);
   return !fp4moe_judge(s, desc, r->unpack) && !fp4moe_judge(s, desc, r->gemm);
@@ -294,6 +303,15 @@ static void copy_schedules(const fp4moe_selector *s, const fp4moe_layer_desc *de
   }
 }
 
+static fp4moe_source source_of(const fp4moe_selector *s, const fp4moe_choice *c) {
+  static const fp4moe_source of[] = {[FP4MOE_MATCH_NONE] = FP4MOE_FROM_STATIC,
+                                     [FP4MOE_MATCH_NEAREST] = FP4MOE_FROM_NEAREST,
+                                     [FP4MOE_MATCH_PROVEN] = FP4MOE_FROM_PROVEN,
+                                     [FP4MOE_MATCH_EXACT] = FP4MOE_FROM_EXACT};
+  return is_forced(s, c->recipe.gemv ? FEW_ROW_OPS : MANY_ROW_OPS) ? FP4MOE_FROM_FORCED
+                                                                   : of[c->match];
+}
+
 fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                             fp4moe_plan *plan) {
   fp4moe_choice choice;
@@ -319,6 +337,7 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
     for (int b = 0; b < FP4MOE_BUCKETS; b++) {
       if ((status = fp4moe_choose(s, desc, phase, b, &choice))) return status;
       plan->recipe[phase][b] = choice.recipe;
+      plan->source[phase][b] = (uint8_t)source_of(s, &choice);
     }
     plan->wide[phase].gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, 1);
     plan->wide[phase].panels = plan->recipe[phase][0].gemv

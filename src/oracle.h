@@ -61,11 +61,14 @@ uint32_t fp4moe_judge(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
 fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                             fp4moe_plan *plan);
 
-/* Do two plans choose and schedule alike? */
+/* Do two plans choose and schedule alike, from whatever sources? */
 int fp4moe_plan_same(const fp4moe_plan *a, const fp4moe_plan *b);
 
 /* (N, K) of a phase's matmul: gate/up [2I or I][H], down [H][I]. */
 void fp4moe_phase_shape(const fp4moe_layer_desc *desc, int phase, size_t *n, size_t *k);
+
+/* Without a table, and under forced kernels, the buckets of few rows have a gemv: m up to 16. */
+enum { FP4MOE_GEMV_BUCKETS = 5 };
 
 /* The recipe without a table: what kernels.inc's order says for `bucket`. */
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
@@ -82,6 +85,7 @@ fp4moe_status fp4moe_choose(const fp4moe_selector *s, const fp4moe_layer_desc *d
                             int bucket, fp4moe_choice *choice);
 
 const char *fp4moe_op_name(fp4moe_op op);
+const char *fp4moe_source_name(fp4moe_source source); /* "static", "nearest", ..., "forced" */
 
 /* "phase=down format=mxfp4 class=bf16 n=2880 ...", as in a table. */
 enum { FP4MOE_KEY_TEXT = 160 };

@@ -61,6 +61,16 @@ typedef struct fp4moe_schedule {
 
 enum { FP4MOE_SCHEDULES = 64 };
 
+/* Where the recipe of a bucket came from (table.h: fp4moe_match), or that a glob constrained its
+ * kernels. */
+typedef enum fp4moe_source {
+  FP4MOE_FROM_STATIC = 0,
+  FP4MOE_FROM_NEAREST,
+  FP4MOE_FROM_PROVEN,
+  FP4MOE_FROM_EXACT,
+  FP4MOE_FROM_FORCED
+} fp4moe_source;
+
 typedef struct fp4moe_plan {
   fp4moe_act_class act_class;       /* of rows and matmuls */
   fp4moe_act_class quant_class;     /* of the quantiser */
@@ -70,6 +80,7 @@ typedef struct fp4moe_plan {
   int batch_invariant;
   const fp4moe_kernel *quant, *act, *combine, *store;
   fp4moe_recipe recipe[FP4MOE_PHASES][FP4MOE_BUCKETS];
+  uint8_t source[FP4MOE_PHASES][FP4MOE_BUCKETS]; /* fp4moe_source, for observers only */
   /* For an expert whose MXFP4 scales leave the foldable range (layout.h): scale after the dot. */
   fp4moe_recipe wide[FP4MOE_PHASES];
   fp4moe_schedule schedule[FP4MOE_SCHEDULES];

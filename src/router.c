@@ -10,6 +10,7 @@
 #include "cpu.h"
 #include "route.h"
 #include "status.h"
+#include "verbose.h"
 
 /* ---- Presets ---- */
 
@@ -194,6 +195,10 @@ fp4moe_status fp4moe_layer_forward_routed(fp4moe_layer *layer, const fp4moe_rout
                        b.expert_map ? "expert_map covers" : "layer has", ids);
   status = fp4moe_call_init(&call, layer, fp4moe_layer_plan(layer), &b, NULL);
   if (status) return status;
+  int lines = fp4moe_is_verbose(layer->ctx);
+  uint64_t start = lines ? fp4moe_now_ns() : 0;
   route_all(&j, layer, &b);
-  return fp4moe_layer_forward(layer, &b, workspace, workspace_bytes);
+  call.routed = 1;
+  call.route_ns = lines ? fp4moe_now_ns() - start : 0;
+  return fp4moe_call_run(&call, workspace, workspace_bytes);
 }

@@ -115,6 +115,27 @@ static void names_linears(void) {
        "tune this matrix here: fp4moe-autotune --linear 50x1024,mxfp4 --precision bf16");
 }
 
+/* A plan names the source of each bucket's recipe. */
+static void plans_know_sources(void) {
+  fp4moe_selector s = fresh();
+  fp4moe_layer_desc d = desc_of(64, 96), other = desc_of(64, 128), far = desc_of(64, 1024);
+  fp4moe_plan p;
+  CHECK(!fp4moe_select(&s, &d, &p), "%s", fp4moe_error_detail());
+  for (int phase = 0; phase < FP4MOE_PHASES; phase++)
+    CHECK(p.source[phase][0] == FP4MOE_FROM_EXACT && p.source[phase][6] == FP4MOE_FROM_EXACT &&
+              p.source[phase][3] == FP4MOE_FROM_PROVEN,
+          "%s: %d %d %d", fp4moe_phase_name(phase), p.source[phase][0], p.source[phase][6],
+          p.source[phase][3]);
+  CHECK(!fp4moe_select(&s, &other, &p) && p.source[FP4MOE_DOWN][0] == FP4MOE_FROM_NEAREST &&
+            !fp4moe_select(&s, &far, &p) && p.source[FP4MOE_DOWN][0] == FP4MOE_FROM_STATIC,
+        "nearest or static: %d", p.source[FP4MOE_DOWN][0]);
+  CHECK(!fp4moe_request_globs(&request, "fp4moe_gemv_mx_bf16_8x16_c", "kernels") &&
+            !fp4moe_select(&s, &d, &p) && p.source[FP4MOE_DOWN][0] == FP4MOE_FROM_FORCED &&
+            p.source[FP4MOE_DOWN][6] == FP4MOE_FROM_EXACT,
+        "forced: %d, %d", p.source[FP4MOE_DOWN][0], p.source[FP4MOE_DOWN][6]);
+  CHECK(!strcmp(fp4moe_source_name(FP4MOE_FROM_PROVEN), "proven"), "a name");
+}
+
 static void says_what_would_change(void) {
   fp4moe_selector s = fresh();
   fp4moe_layer_desc d = desc_of(64, 96), other = desc_of(64, 128), far = desc_of(64, 1024);
@@ -559,6 +580,7 @@ void check_oracle(void) {
   CU_pSuite s = check_suite("oracle");
   check_test(s, "keys and costs", names_keys_and_costs);
   check_test(s, "linears", names_linears);
+  check_test(s, "plans know the sources of their recipes", plans_know_sources);
   check_test(s, "what would change", says_what_would_change);
   check_test(s, "what forces", says_what_forces);
   check_test(s, "forced is used", forced_is_used);

@@ -25,7 +25,8 @@
 
 static const char usage[] =
     "usage: fp4moe bench (--model PRESET | --hidden H --intermediate I --experts E --topk K\n"
-    "                     --format mxfp4|nvfp4 [--activation NAME])\n"
+    "                     --format mxfp4|nvfp4 [--activation NAME] [--biases] [--weight-on-input]\n"
+    "                     | --linear N,K --experts E --topk K --format F [--biases])\n"
     "                    --precision P --tokens LIST [--layers N] [--threads N] [--kernel GLOB]\n"
     "                    [--against GLOB|static] [--json]\n"
     "       fp4moe bench --op unpack|quant|gemv|gemm|act|combine|store (--model ... | --hidden ...)\n"
@@ -35,6 +36,7 @@ static const char usage[] =
     "limits, which are measured in the same rounds. Exit status 1: an efficiency above 1.05, or an\n"
     "error beyond the class's bound; such figures are not to be believed.\n"
     "\n" PROBLEM_USAGE
+    "  --linear N,K         instead of a layer E matrices [N][K], each token times K of them\n"
     "  --layers N           keep N distinct layers and run them in turn: times are per layer\n"
     "  --against GLOB       make each call a second time with the kernels that GLOB allows, in the\n"
     "                       same rounds: ratio = that time / this time, with quartiles\n"
@@ -45,8 +47,8 @@ static const char usage[] =
 
 double bench_operations(const problem *p, size_t tokens) {
   const preset *s = &p->shape;
-  return 2.0 * (double)(tokens * s->top_k) * (s->activation.gated ? 3 : 2) *
-         (double)(s->hidden * s->intermediate);
+  int matrices = problem_is_linear(p) ? 1 : s->activation.gated ? 3 : 2;
+  return 2.0 * (double)(tokens * s->top_k) * matrices * (double)(s->hidden * s->intermediate);
 }
 
 /* ---- Layers ---- */
@@ -192,8 +194,8 @@ static void sample(bench *b, bench_case *c, int side) {
   for (size_t i = 0; i < n; i++, b->next_layer++) {
     fp4moe_stats stats = {.struct_size = sizeof stats};
     fp4moe_batch batch = trial_batch(&b->trials[i], &stats);
-    require(fp4moe_layer_forward(b->layers[b->next_layer % b->layer_count], &batch, b->workspace,
-                                 b->workspace_bytes),
+    require(trial_run(b->layers[b->next_layer % b->layer_count], &batch, b->workspace,
+                      b->workspace_bytes),
             "forward");
     bytes += (double)stats.weight_bytes;
     floor_ns += fmax((double)stats.weight_bytes / limit->read_gbytes_s, dot_ns);

@@ -60,11 +60,14 @@ static void print_problem(const bench *b) {
   const problem *p = &b->problem;
   const preset *s = &p->shape;
   char activation[FP4MOE_ACTIVATION_TEXT];
+  int linear = problem_is_linear(p);
   fp4moe_activation_text(&s->activation, activation);
-  printf("# %s: H %zu, I %zu, E %zu, top-%zu, %s, %s%s, class %s; %zu layers in turn, %zu rounds\n",
-         p->name, s->hidden, s->intermediate, s->experts, s->top_k,
-         word_of(format_words, (int)s->format), activation, s->biases ? ", biases" : "",
-         word_of(precision_words, (int)p->precision), b->layer_count, b->rounds);
+  printf(
+      "# %s: %s %zu, %s %zu, E %zu, top-%zu, %s, %s%s, class %s; %zu layers in turn, %zu rounds\n",
+      p->name, linear ? "N" : "H", s->hidden, linear ? "K" : "I", s->intermediate, s->experts,
+      s->top_k, word_of(format_words, (int)s->format), linear ? "no activation" : activation,
+      s->biases ? ", biases" : "", word_of(precision_words, (int)p->precision), b->layer_count,
+      b->rounds);
 }
 
 /* With --layers: what a model of so many layers holds. */

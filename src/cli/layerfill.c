@@ -45,7 +45,8 @@ static buffer make_buffer(const preset *s, size_t n, size_t k) {
   return b;
 }
 
-static fp4moe_projection draw(measure_rng *rng, const preset *s, const buffer *b) {
+static fp4moe_projection draw(measure_rng *rng, const problem *p, const buffer *b) {
+  const preset *s = &p->shape;
   measure_random_bytes(rng, b->codes, b->code_bytes);
   random_scales(rng, s->format, b->k, b->scales, b->scale_bytes);
   if (b->bias) measure_random_bf16(rng, b->bias, b->n);
@@ -55,28 +56,19 @@ static fp4moe_projection draw(measure_rng *rng, const preset *s, const buffer *b
       .global = s->format == FP4MOE_MXFP4 ? 1 : 1 / (5 * sqrtf((float)b->k)),
       .bias = b->bias,
       .bias_dtype = FP4MOE_BF16,
+      .input_scale = p->input_global == FP4MOE_GLOBAL_EXPERT ? PROBLEM_INPUT_SCALE : 0,
   };
 }
 
-static fp4moe_status set_linear(filling *f, size_t e, const buffer *b) {
-  measure_rng rng = {f->seed << 32 | e};
-  fp4moe_projection matrix = draw(&rng, &f->problem->shape, b);
-  return fp4moe_linear_set_expert((fp4moe_linear *)(void *)f->layer, e, &matrix);
-}
-
-static fp4moe_status set_layer(filling *f, size_t e, const buffer b[PROJECTIONS]) {
-  const preset *s = &f->problem->shape;
+static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
+  const problem *p = f->problem;
   measure_rng rng = {f->seed << 32 | e};
   fp4moe_expert_weights w = {.struct_size = sizeof w};
-  if (s->activation.gated) w.gate = draw(&rng, s, &b[0]);
-  w.up = draw(&rng, s, &b[1]);
-  w.down = draw(&rng, s, &b[2]);
-  return fp4moe_layer_set_expert(f->layer, e, &w);
-}
-
-static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
-  int linear = fp4moe_is_linear(&f->layer->desc);
-  fp4moe_status status = linear ? set_linear(f, e, &b[PROJECTIONS - 1]) : set_layer(f, e, b);
+  if (p->shape.activation.gated) w.gate = draw(&rng, p, &b[0]);
+  if (!problem_is_linear(p)) w.up = draw(&rng, p, &b[1]);
+  w.down = draw(&rng, p, &b[2]);
+  if (problem_is_linear(p)) w.up.input_scale = w.down.input_scale; /* as fp4moe_linear_set_expert */
+  fp4moe_status status = fp4moe_layer_set_expert(f->layer, e, &w);
   if (!status || atomic_fetch_add(&f->failed, 1)) return;
   f->status = status;
   snprintf(f->detail, sizeof f->detail, "%s", fp4moe_error_detail());
@@ -85,8 +77,8 @@ static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
 static void fill(void *arg, size_t thread) {
   filling *f = arg;
   const preset *s = &f->problem->shape;
-  buffer b[PROJECTIONS] = {make_buffer(s, s->intermediate, s->hidden),
-                           make_buffer(s, s->intermediate, s->hidden),
+  size_t first_n = problem_is_linear(f->problem) ? 0 : s->intermediate;
+  buffer b[PROJECTIONS] = {make_buffer(s, first_n, s->hidden), make_buffer(s, first_n, s->hidden),
                            make_buffer(s, s->hidden, s->intermediate)};
   for (size_t e; (e = atomic_fetch_add(&f->next, 1)) < s->experts && !f->failed;) {
     set_expert(f, e, b);
@@ -99,29 +91,29 @@ static void fill(void *arg, size_t thread) {
   }
 }
 
-static fp4moe_status begin_linear(fp4moe_context *context, const fp4moe_layer_desc *d,
-                                  fp4moe_layer **out) {
-  const fp4moe_linear_desc desc = {.struct_size = sizeof desc,
-                                   .n = d->hidden,
-                                   .k = d->intermediate,
-                                   .experts = d->experts,
-                                   .format = d->format,
-                                   .precision = d->precision};
+static fp4moe_status begin(fp4moe_context *context, const problem *p, fp4moe_layer **layer) {
+  fp4moe_layer_desc d = problem_desc(p);
+  if (!problem_is_linear(p)) return fp4moe_layer_begin(context, &d, layer);
+  fp4moe_linear_desc desc = {.struct_size = sizeof desc,
+                             .n = d.hidden,
+                             .k = d.intermediate,
+                             .experts = d.experts,
+                             .format = d.format,
+                             .precision = d.precision,
+                             .input_global = d.input_global,
+                             .input_scale = d.input_scale_down};
   fp4moe_linear *linear = NULL;
   fp4moe_status status = fp4moe_linear_begin(context, &desc, &linear);
-  *out = (fp4moe_layer *)(void *)linear;
+  *layer = (fp4moe_layer *)(void *)linear;
   return status;
 }
 
 fp4moe_layer *random_layer(fp4moe_context *context, const problem *p, uint64_t seed) {
   filling f = {.problem = p, .seed = seed};
-  fp4moe_layer_desc desc = problem_desc(p);
   size_t threads = fp4moe_context_threads(context);
   fp4moe_pool *pool = fp4moe_pool_create(threads, NULL, 1);
   if (!pool) die("no memory for threads");
-  require(fp4moe_is_linear(&desc) ? begin_linear(context, &desc, &f.layer)
-                                  : fp4moe_layer_begin(context, &desc, &f.layer),
-          p->name);
+  require(begin(context, p, &f.layer), p->name);
   fp4moe_pool_run(pool, threads, fill, &f);
   fp4moe_pool_destroy(pool);
   if (f.failed) die("%s: %s: %s", p->name, fp4moe_status_name(f.status), f.detail);

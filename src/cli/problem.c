@@ -18,7 +18,8 @@ enum {
 
 /* Flags that make a shape, by bit of `seen`. */
 enum { MODEL, HIDDEN, INTERMEDIATE, EXPERTS, TOPK, FORMAT, ACTIVATION };
-enum { ALPHA = ACTIVATION + 1, BETA, LIMIT, LINEAR_BETA, UNGATED, SHAPE_FLAGS };
+enum { ALPHA = ACTIVATION + 1, BETA, LIMIT, LINEAR_BETA, UNGATED };
+enum { BIASES = UNGATED + 1, WEIGHT_ON_INPUT, LINEAR, SHAPE_FLAGS };
 enum {
   PRECISION = SHAPE_FLAGS,
   TOKENS,
@@ -27,6 +28,7 @@ enum {
   JSON,
   HELP,
   INVARIANT,
+  INPUT_GLOBAL,
   LAYERS,
   OP,
   AGAINST
@@ -47,6 +49,9 @@ static const struct option options[] = {
     {"limit", required_argument, NULL, LIMIT},
     {"linear-beta", required_argument, NULL, LINEAR_BETA},
     {"ungated", no_argument, NULL, UNGATED},
+    {"biases", no_argument, NULL, BIASES},
+    {"weight-on-input", no_argument, NULL, WEIGHT_ON_INPUT},
+    {"linear", required_argument, NULL, LINEAR},
     {"precision", required_argument, NULL, PRECISION},
     {"tokens", required_argument, NULL, TOKENS},
     {"threads", required_argument, NULL, THREADS},
@@ -54,6 +59,7 @@ static const struct option options[] = {
     {"json", no_argument, NULL, JSON},
     {"help", no_argument, NULL, HELP},
     {"batch-invariant", no_argument, NULL, INVARIANT},
+    {"input-global", required_argument, NULL, INPUT_GLOBAL},
     {"layers", required_argument, NULL, LAYERS},
     {"op", required_argument, NULL, OP},
     {"against", required_argument, NULL, AGAINST},
@@ -97,6 +103,17 @@ static void take_size(problem *p, int option, const char *text) {
   memcpy((char *)p + sizes[option].offset, &n, sizeof n);
 }
 
+/* "N,K": FP4 matrices without a layer around them. */
+static void take_linear(problem *p, const char *text) {
+  char *both = strdup(text), *comma = strchr(both, ',');
+  if (!comma) die("--linear %s: expected N,K", text);
+  *comma = 0;
+  p->shape.hidden = parse_size("--linear", both, 1, MAX_SIZE);
+  p->shape.intermediate = parse_size("--linear", comma + 1, 1, MAX_SIZE);
+  p->shape.activation = (fp4moe_activation){.kind = (fp4moe_activation_kind)FP4MOE_LINEAR};
+  free(both);
+}
+
 static void take(problem *p, int option, const char *text) {
   switch (option) {
   case MODEL:
@@ -125,6 +142,18 @@ static void take(problem *p, int option, const char *text) {
   case JSON:
     p->json = 1;
     break;
+  case BIASES:
+    p->shape.biases = 1;
+    break;
+  case WEIGHT_ON_INPUT:
+    p->shape.router_weight_on_input = 1;
+    break;
+  case LINEAR:
+    take_linear(p, text);
+    break;
+  case INPUT_GLOBAL:
+    p->input_global = parse_input_global(text);
+    break;
   case INVARIANT:
     p->batch_invariant = 1;
     break;
@@ -144,23 +173,35 @@ static void require_flags(unsigned seen, int first, int last) {
     if (!(seen & 1u << i)) die("--%s is missing; see %s --help", options[i].name, command_name);
 }
 
+/* Dies where a flag stands beside one of those that it goes without. */
+static void refuse_flags(unsigned seen, int flag, unsigned without) {
+  unsigned both = seen & without & ~(1u << flag);
+  if (seen & 1u << flag && both)
+    die("--%s goes without --%s", options[flag].name, options[__builtin_ctz(both)].name);
+}
+
 static void check(problem *p, unsigned seen) {
-  unsigned shape = seen & ((1u << SHAPE_FLAGS) - 1);
-  if (seen & 1u << MODEL && shape != 1u << MODEL)
-    die("--model goes without --%s", options[__builtin_ctz(shape & ~1u)].name);
-  if (!shape) die("--model is missing; see %s --help", command_name);
-  if (!(seen & 1u << MODEL)) require_flags(seen, HIDDEN, FORMAT);
-  for (int i = INVARIANT; p->op && i <= AGAINST; i++)
-    if (i != OP && seen & 1u << i) die("--op goes without --%s", options[i].name);
+  const unsigned shape = (1u << SHAPE_FLAGS) - 1, last_of_shape = 1u << LINEAR;
+  const unsigned of_layer = (1u << BIASES) - (1u << ACTIVATION);
+  const unsigned no_op = (2u << AGAINST) - (1u << INVARIANT) + last_of_shape;
+  refuse_flags(seen, MODEL, shape);
+  refuse_flags(seen, LINEAR, 1u << HIDDEN | 1u << INTERMEDIATE | of_layer | 1u << WEIGHT_ON_INPUT);
+  refuse_flags(seen, OP, no_op | 1u << BIASES | 1u << WEIGHT_ON_INPUT);
+  if (!(seen & shape)) die("--model is missing; see %s --help", command_name);
+  if (!(seen & 1u << MODEL)) require_flags(seen, problem_is_linear(p) ? EXPERTS : HIDDEN, FORMAT);
   if (!p->op) require_flags(seen, PRECISION, TOKENS);
   p->any_precision = !(seen & 1u << PRECISION);
   activation_set(&p->activation, &p->shape.activation);
-  require(fp4moe_activation_check(&p->shape.activation), NULL);
+  if (!problem_is_linear(p)) require(fp4moe_activation_check(&p->shape.activation), NULL);
+  if (p->input_global && p->precision != FP4MOE_PRECISION_NVFP4)
+    die("--input-global goes with --precision nvfp4");
   if (p->shape.top_k > p->shape.experts)
     die("--topk %zu: more than the %zu experts", p->shape.top_k, p->shape.experts);
   if (!p->name[0])
-    snprintf(p->name, sizeof p->name, "h%zu-i%zu-e%zu-k%zu", p->shape.hidden, p->shape.intermediate,
-             p->shape.experts, p->shape.top_k);
+    snprintf(p->name, sizeof p->name, "%s%zu-%s%zu-e%zu-k%zu",
+             problem_is_linear(p) ? "linear-n" : "h", p->shape.hidden,
+             problem_is_linear(p) ? "k" : "i", p->shape.intermediate, p->shape.experts,
+             p->shape.top_k);
 }
 
 _Noreturn static void print_help(const char *usage) {
@@ -179,7 +220,7 @@ void problem_parse(int argc, char **argv, const char *usage, int for_bench, prob
   p->shape.activation.gated = 1; /* and silu */
   for (int c; (c = next_option(argc, argv, options)) >= 0;) {
     if (c == HELP) print_help(usage);
-    if (c >= FIRST_OF_BENCH && !for_bench)
+    if ((c >= FIRST_OF_BENCH || c == LINEAR) && !for_bench)
       die("unknown option --%s; see %s --help", options[c].name, command_name);
     take(p, c, optarg);
     seen |= 1u << c;
@@ -190,8 +231,8 @@ void problem_parse(int argc, char **argv, const char *usage, int for_bench, prob
 
 fp4moe_layer_desc problem_desc(const problem *p) {
   const preset *s = &p->shape;
-  /* Class nvfp4: random x and h are mostly within 4. */
-  float input_scale = p->precision == FP4MOE_PRECISION_NVFP4 ? 4.0f / 2688 : 0;
+  int of_layer = p->precision == FP4MOE_PRECISION_NVFP4 && p->input_global == FP4MOE_GLOBAL_LAYER;
+  float input_scale = of_layer ? PROBLEM_INPUT_SCALE : 0;
   return (fp4moe_layer_desc){
       .struct_size = sizeof(fp4moe_layer_desc),
       .hidden = s->hidden,
@@ -201,6 +242,7 @@ fp4moe_layer_desc problem_desc(const problem *p) {
       .precision = p->precision,
       .activation = s->activation,
       .router_weight_on_input = s->router_weight_on_input,
+      .input_global = p->input_global,
       .input_scale_gate_up = input_scale,
       .input_scale_down = input_scale,
       .shards = p->shards,

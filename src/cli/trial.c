@@ -12,16 +12,19 @@ enum { SAMPLES = 4 };
 
 void trial_init(trial *t, const fp4moe_layer_desc *desc, size_t tokens, size_t top_k,
                 uint64_t seed) {
-  *t = (trial){.tokens = tokens,
-               .top_k = top_k,
-               .hidden = desc->hidden,
-               .experts = desc->experts,
-               .x = allocate(tokens * desc->hidden, sizeof *t->x),
-               .y = allocate(tokens * desc->hidden, sizeof *t->y),
-               .ids = allocate(tokens * top_k, sizeof *t->ids),
-               .weights = allocate(tokens * top_k, sizeof *t->weights),
-               .rng = {seed}};
-  measure_random_bf16(&t->rng, t->x, tokens * desc->hidden);
+  *t = (trial){
+      .tokens = tokens,
+      .top_k = top_k,
+      .columns = fp4moe_x_columns(desc),
+      .hidden = desc->hidden,
+      .y_rows = fp4moe_is_linear(desc) ? top_k : 1,
+      .experts = desc->experts,
+      .x = allocate(tokens * fp4moe_x_columns(desc), sizeof *t->x),
+      .y = allocate(tokens * (fp4moe_is_linear(desc) ? top_k : 1) * desc->hidden, sizeof *t->y),
+      .ids = allocate(tokens * top_k, sizeof *t->ids),
+      .weights = allocate(tokens * top_k, sizeof *t->weights),
+      .rng = {seed}};
+  measure_random_bf16(&t->rng, t->x, tokens * t->columns);
   trial_draw(t, tokens);
 }
 
@@ -51,6 +54,22 @@ fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats) {
                         .stats = stats};
 }
 
+fp4moe_status trial_run(fp4moe_layer *layer, const fp4moe_batch *b, void *workspace, size_t bytes) {
+  if (!fp4moe_is_linear(&layer->desc)) return fp4moe_layer_forward(layer, b, workspace, bytes);
+  fp4moe_indexed call = {.struct_size = sizeof call,
+                         .tokens = b->tokens,
+                         .slots = b->top_k,
+                         .x = b->x,
+                         .x_dtype = b->x_dtype,
+                         .x_slots = 1,
+                         .y = b->y,
+                         .y_dtype = b->y_dtype,
+                         .ids = b->topk_ids,
+                         .ids_dtype = b->ids_dtype};
+  fp4moe_options options = {.struct_size = sizeof options, .stats = b->stats};
+  return fp4moe_matmul_indexed((fp4moe_linear *)(void *)layer, &call, &options, workspace, bytes);
+}
+
 size_t trial_workspace_bytes(const trial *t, const fp4moe_layer *layer) {
   fp4moe_limits limits = {.struct_size = sizeof limits, .max_tokens = t->tokens, .top_k = t->top_k};
   return fp4moe_workspace_bytes(layer, &limits);
@@ -69,7 +88,7 @@ difference compare(const float *y, const float *ref, size_t n) {
 
 /* The sampled tokens as a trial of their own, whose rows are token[i]. */
 static void sample(const trial *t, trial *s, size_t *token) {
-  size_t n = t->tokens < SAMPLES ? t->tokens : SAMPLES, h = t->hidden, k = t->top_k;
+  size_t n = t->tokens < SAMPLES ? t->tokens : SAMPLES, h = t->columns, k = t->top_k;
   *s = *t;
   s->tokens = n;
   s->x = allocate(n * h, sizeof *s->x);
@@ -91,22 +110,44 @@ static fp4moe_batch f32_batch(const trial *t, float *y, fp4moe_stats *stats) {
   return batch;
 }
 
+/* The batch by the C rows of class f32. */
+static void reference(const trial *s, fp4moe_layer *layer, const fp4moe_batch *batch) {
+  fp4moe_request request = {.cap = FP4MOE_ISA_c};
+  fp4moe_selector selector = {&layer->ctx->host, &request, NULL};
+  fp4moe_layer_desc desc = layer->desc;
+  fp4moe_plan plan;
+  if (!fp4moe_is_linear(&desc)) {
+    require(fp4moe_layer_forward_c(layer, FP4MOE_PRECISION_F32, batch), "reference");
+    return;
+  }
+  desc.precision = FP4MOE_PRECISION_F32;
+  require(fp4moe_select(&selector, &desc, &plan), "reference");
+  const fp4moe_plan *own = fp4moe_layer_plan(layer);
+  layer->plan = &plan;
+  size_t bytes = trial_workspace_bytes(s, layer);
+  void *workspace = allocate(bytes, 1);
+  require(trial_run(layer, batch, workspace, bytes), "reference");
+  layer->plan = own;
+  free(workspace);
+}
+
 difference trial_check(const trial *t, fp4moe_layer *layer, void *workspace, size_t workspace_bytes,
                        char *kernels, size_t cap) {
   fp4moe_stats stats = {.struct_size = sizeof stats,
                         .expert_rows = allocate(t->experts, sizeof(uint32_t))};
-  float *y = allocate(t->tokens * t->hidden, sizeof *y);
-  float *ref = allocate(SAMPLES * t->hidden, sizeof *ref);
+  size_t token_floats = t->y_rows * t->hidden;
+  float *y = allocate(t->tokens * token_floats, sizeof *y);
+  float *ref = allocate(SAMPLES * token_floats, sizeof *ref);
   size_t token[SAMPLES];
   trial s;
   sample(t, &s, token);
-  fp4moe_batch batch = f32_batch(t, y, &stats), reference = f32_batch(&s, ref, NULL);
-  require(fp4moe_layer_forward(layer, &batch, workspace, workspace_bytes), "forward");
-  require(fp4moe_layer_forward_c(layer, FP4MOE_PRECISION_F32, &reference), "reference");
+  fp4moe_batch batch = f32_batch(t, y, &stats), sampled = f32_batch(&s, ref, NULL);
+  require(trial_run(layer, &batch, workspace, workspace_bytes), "forward");
+  reference(&s, layer, &sampled);
   if (cap) fp4moe_layer_kernel_names(layer, stats.expert_rows, kernels, cap);
   for (size_t i = 0; i < s.tokens; i++)
-    memmove(y + i * t->hidden, y + token[i] * t->hidden, t->hidden * sizeof *y);
-  difference d = compare(y, ref, s.tokens * t->hidden);
+    memmove(y + i * token_floats, y + token[i] * token_floats, token_floats * sizeof *y);
+  difference d = compare(y, ref, s.tokens * token_floats);
   trial_free(&s);
   free(stats.expert_rows);
   free(y);

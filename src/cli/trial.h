@@ -7,9 +7,11 @@
 #include "measure.h"
 
 typedef struct trial {
-  size_t tokens, top_k, hidden, experts;
-  uint16_t *x; /* BF16 [tokens][hidden] */
-  uint16_t *y; /* BF16, likewise */
+  size_t tokens, top_k, experts;
+  size_t columns, hidden; /* of x; of y */
+  size_t y_rows;          /* rows of y for a token: of a linear top_k, of a layer 1 */
+  uint16_t *x;            /* BF16 [tokens][columns] */
+  uint16_t *y;            /* BF16 [tokens][y_rows][hidden] */
   int32_t *ids;
   float *weights;
   measure_rng rng;
@@ -23,8 +25,10 @@ void trial_free(trial *t);
 /* A fresh router draw for the next call. */
 void trial_draw(trial *t, size_t tokens);
 
-/* The call of the present draw, BF16 in and out. */
+/* The call of the present draw, BF16 in and out; through a linear as an indexed one. */
 fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats);
+fp4moe_status trial_run(fp4moe_layer *layer, const fp4moe_batch *batch, void *workspace,
+                        size_t workspace_bytes);
 
 typedef struct difference {
   double rel_l2;  /* |y - ref| / |ref|; NaN where either has one */
