@@ -5,6 +5,7 @@
 #   make fuzz   the parsers under libFuzzer, a minute each (FUZZ_SECONDS)
 #   make rules  which room may include and call which (tests/rules.awk)
 #   make tsan   the tests of threads under ThreadSanitizer, in build-tsan
+#   make perf   the hottest kernels of a bench (PERF='its arguments')
 #   make results  measures this host for results/, after make tune
 #   make install, make uninstall    under PREFIX, below DESTDIR; also BINDIR LIBDIR INCLUDEDIR MANDIR
 #   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
@@ -206,7 +207,7 @@ test: $(B)/check $(if $(JANSSON),$(REPLAYS))
 check:
 	@.ci/packages check
 	@$(MAKE) all $(B)/check $(REPLAYS)
-	@tests/run.sh $(B) check fuzz cli tuner examples rules install pages build clang isa qemu valgrind arm
+	@tests/run.sh $(B) check fuzz cli tuner examples rules install pages build clang profile isa qemu valgrind arm
 
 rules: all $(B)/check
 	@bash tests/check_rules.sh $(B)
@@ -230,6 +231,13 @@ tune:
 	$(B)/fp4moe explain --model gpt-oss-20b --precision bf16 --tokens 1
 	$(B)/fp4moe bench --model gpt-oss-20b --precision bf16 --tokens 1,16,256
 
+# Where a bench's time goes, kernel by kernel: README, Profiling.
+PERF := --model gpt-oss-20b --precision bf16 --tokens 64
+perf:
+	@.ci/packages perf
+	@$(MAKE) $(B)/fp4moe
+	@autotune/perf.sh $(B) $(PERF)
+
 # What results/ holds about this machine, measured anew.
 results: all
 	autotune/results.sh $(B) '$(CC)' '$(BASE) $(CFLAGS)'
@@ -247,5 +255,5 @@ format:
 clean:
 	rm -rf $(B) $(B)-clang $(B)-tsan $(B)-aarch64
 
-.PHONY: all install uninstall test check rules fuzz memcheck tsan tune results neon-cost format clean
+.PHONY: all install uninstall test check rules fuzz memcheck tsan tune perf results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

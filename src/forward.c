@@ -449,7 +449,7 @@ fp4moe_status fp4moe_call_do(fp4moe_call *c, void *workspace, size_t bytes) {
 fp4moe_status fp4moe_call_run(fp4moe_call *c, void *workspace, size_t bytes) {
   if (!c->batch.tokens) return FP4MOE_OK;
   uint64_t mode = fp4moe_fp_enter();
-  fp4moe_status status = run_call(c, workspace, bytes);
+  fp4moe_status status = fp4moe_call_do(c, workspace, bytes);
   fp4moe_fp_leave(mode);
   return status;
 }

@@ -122,7 +122,7 @@ for name in "$@"; do
   examples) part examples bash tests/examples/run.sh "$build" ;;
   clang) part clang clang_build ;;
   fuzz) part fuzz replay ;;
-  isa | rules | install | pages | build) part "$name" bash "tests/check_$name.sh" "$build" ;;
+  isa | rules | install | pages | build | profile) part "$name" bash "tests/check_$name.sh" "$build" ;;
   qemu | valgrind) part "$name" bash tests/check_emulated.sh "$build" "$name" ;;
   arm) part arm arm ;;
   esac
