@@ -422,7 +422,7 @@ static fp4moe_status count_rows(fp4moe_call *c) {
   return status;
 }
 
-fp4moe_status fp4moe_call_do(fp4moe_call *c, void *workspace, size_t bytes) {
+static fp4moe_status run_call(fp4moe_call *c, void *workspace, size_t bytes) {
   const fp4moe_team *team = c->batch.team;
   int first = !team || team->ith == 0;
   if (!first) c->batch.stats = NULL;
@@ -446,10 +446,10 @@ fp4moe_status fp4moe_call_do(fp4moe_call *c, void *workspace, size_t bytes) {
   return FP4MOE_OK;
 }
 
-fp4moe_status fp4moe_call_run(fp4moe_call *c, void *workspace, size_t bytes) {
+fp4moe_status fp4moe_call_do(fp4moe_call *c, void *workspace, size_t bytes) {
   if (!c->batch.tokens) return FP4MOE_OK;
   uint64_t mode = fp4moe_fp_enter();
-  fp4moe_status status = fp4moe_call_do(c, workspace, bytes);
+  fp4moe_status status = run_call(c, workspace, bytes);
   fp4moe_fp_leave(mode);
   return status;
 }

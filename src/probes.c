@@ -33,8 +33,9 @@ void fp4moe_probe_end(const fp4moe_call *c, fp4moe_status status, uint64_t ns) {
   for (size_t i = 0; i < c->actives; i++)
     if (c->active[i].total > most->total) most = &c->active[i];
   size_t bytes = c->actives * (fp4moe_layer_bytes(c->layer) / c->layer->desc.experts);
-  STAP_PROBE7(fp4moe, layer_end, c->batch.tokens, c->actives, bytes, ns, (int)status,
-              matmul_name(most->recipe[FP4MOE_GATE_UP]), matmul_name(most->recipe[FP4MOE_DOWN]));
+  STAP_PROBE7(fp4moe, layer_end, c->batch.tokens, c->actives, bytes, ns,
+              matmul_name(most->recipe[FP4MOE_GATE_UP]), matmul_name(most->recipe[FP4MOE_DOWN]),
+              (int)status);
 }
 
 void fp4moe_probe_choices(const fp4moe_layer_desc *d, const fp4moe_plan *plan) {
@@ -44,10 +45,10 @@ void fp4moe_probe_choices(const fp4moe_layer_desc *d, const fp4moe_plan *plan) {
       const fp4moe_recipe *r = &plan->recipe[phase][b];
       size_t n, k;
       fp4moe_phase_shape(d, phase, &n, &k);
-      STAP_PROBE9(fp4moe, choice, fp4moe_format_name((int)d->format),
-                  fp4moe_class_name((int)plan->quant_class), fp4moe_phase_name(phase), n, k,
-                  fp4moe_bucket_rows(b), matmul_name(r), r->unpack ? r->unpack->name : "",
-                  fp4moe_source_name((fp4moe_source)plan->source[phase][b]));
+      STAP_PROBE9(fp4moe, choice, fp4moe_phase_name(phase), n, k, fp4moe_bucket_rows(b),
+                  matmul_name(r), fp4moe_source_name((fp4moe_source)plan->source[phase][b]),
+                  r->unpack ? r->unpack->name : "", fp4moe_format_name((int)d->format),
+                  fp4moe_class_name((int)plan->quant_class));
     }
 }
 #endif

@@ -1,8 +1,8 @@
 /* probes.h - static probes (USDT) of provider fp4moe, for perf probe and bpftrace:
  *
  *   layer_begin(tokens, top_k, experts, "mxfp4", "bf16", hidden, intermediate)
- *   layer_end(tokens, active experts, packed bytes read, ns, status, "gate_up kernel", "down
- * kernel") choice("mxfp4", "bf16", "gate_up", n, k, rows, "gemv or gemm", "unpack", "exact")
+ *   layer_end(tokens, active experts, packed bytes, ns, "gate_up kernel", "down kernel", status)
+ *   choice("gate_up", n, k, rows, "gemv or gemm", "exact", "unpack", "mxfp4", "bf16")
  *
  * layer_end has the kernels of the expert with most rows (of a linear, whose hidden and
  * intermediate are N and K, the second only); choice comes once per phase and bucket when a layer

@@ -324,6 +324,26 @@ expect 2 bench --model gpt-oss-20b --tokens 1
 says --precision
 expect 2 bench --model gpt-oss-20b --hidden 64 --precision bf16 --tokens 1
 says --hidden
+expect 2 bench --linear 64 --experts 2 --topk 1 --format mxfp4 --precision bf16 --tokens 1
+says 'expected N,K'
+expect 2 bench --linear 64,64 --hidden 64 --experts 2 --topk 1 --format mxfp4 --precision bf16 --tokens 1
+says '--linear goes without --hidden'
+expect 2 bench --linear 64,64 --topk 1 --format mxfp4 --precision bf16 --tokens 1
+says '--experts is missing'
+expect 2 bench --linear 64,40 --experts 2 --topk 1 --format mxfp4 --precision bf16 --tokens 1
+says 'k is 40'
+expect 2 bench --op gemv --model gpt-oss-20b --biases
+says '--biases'
+expect 2 bench --model gpt-oss-20b --precision bf16 --tokens 1 --input-global token
+says '--input-global goes with --precision nvfp4'
+# shellcheck disable=SC2086
+expect 2 explain $tiny --linear 64,64
+says '--linear'
+export FP4MOE_VERBOSE=yes
+# shellcheck disable=SC2086
+expect 2 explain $tiny
+says 'FP4MOE_VERBOSE is "yes"'
+unset FP4MOE_VERBOSE
 expect 2 bench --model gpt-oss-20b --precision bf16 --tokens 1 --against 'no_such_kernel*'
 says no_such_kernel
 expect 2 bench --op no-such-op --model gpt-oss-20b

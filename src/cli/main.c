@@ -24,10 +24,12 @@ static int list_commands(void) {
        "\n"
        "FP4 mixture-of-experts layers on CPUs. Commands:");
   for (int i = 0; i < COMMANDS; i++) printf("  %-8s %s\n", commands[i].name, commands[i].what);
-  puts("\n"
-       "Exit status: 0, 1 a check that did not hold, 2 an error (one line on stderr).\n"
-       "Environment: FP4MOE_CPU (highest ISA), FP4MOE_KERNEL (globs), FP4MOE_TABLE (path |\n"
-       "only:path | none).");
+  puts(
+      "\n"
+      "Exit status: 0, 1 a check that did not hold, 2 an error (one line on stderr).\n"
+      "Environment: FP4MOE_CPU (highest ISA), FP4MOE_KERNEL (globs), FP4MOE_TABLE (path |\n"
+      "only:path | none), FP4MOE_TUNED (use | require | off), FP4MOE_VERBOSE (1 | file: a line per\n"
+      "call).");
   return EXIT_SUCCESS;
 }
 
