@@ -36,7 +36,7 @@ static const char usage[] =
     "limits, which are measured in the same rounds. Exit status 1: an efficiency above 1.05, or an\n"
     "error beyond the class's bound; such figures are not to be believed.\n"
     "\n" PROBLEM_USAGE
-    "  --linear N,K         instead of a layer E matrices [N][K], each token times K of them\n"
+    "  --linear N,K         instead of a layer E matrices [N][K]: each token times --topk of them\n"
     "  --layers N           keep N distinct layers and run them in turn: times are per layer\n"
     "  --against GLOB       make each call a second time with the kernels that GLOB allows, in the\n"
     "                       same rounds: ratio = that time / this time, with quartiles\n"
