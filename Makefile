@@ -4,8 +4,8 @@
 #   make check  everything (installs what is missing; INSTALL=0 forbids)      make tune   this host
 #   make fuzz   the parsers under libFuzzer, a minute each (FUZZ_SECONDS)
 #   make rules  which room may include and call which (tests/rules.awk)
-#   make tsan   the tests of threads under ThreadSanitizer, in build-tsan
 #   make perf   the hottest kernels of a bench (PERF='its arguments')
+#   make proof  all there is: check, asan, tsan, memcheck, soak; each is a target too
 #   make results  measures this host for results/, after make tune
 #   make install, make uninstall    under PREFIX, below DESTDIR; also BINDIR LIBDIR INCLUDEDIR MANDIR
 #   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
@@ -78,7 +78,7 @@ NUMA     := $(call has,numa.h,numa)
 USDT     := $(call has,sys/sdt.h,c)
 HWLOC    := $(call has,hwloc.h,hwloc)
 PFM      := $(call has,perfmon/pfmlib_perf_event.h,pfm)
-TESTS    := $(filter-out $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
+TESTS    := $(filter-out tests/soak% $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
               $(if $(HWLOC),,tests/check_topology.c),$(wildcard tests/*.c)) \
             $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c \
               gains.c compare.c $(if $(HWLOC),topology.c))
@@ -127,14 +127,18 @@ $(B)/fp4moe: $(call obj,src/cli/main.c) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/li
 $(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
-# The tests stand between the library and these calls (tests/check_io_faults.c).
+# The tests stand between the library and these calls (tests/faults.h).
 WRAPPED  := malloc calloc realloc aligned_alloc free strdup strndup asprintf mmap open close pread \
-            pwrite fsync rename
-$(B)/check: LDFLAGS += $(if $(JANSSON),$(WRAPPED:%=-Wl,--wrap=%))
+            pwrite fsync rename flock pthread_create
+$(B)/check: LDFLAGS += $(WRAPPED:%=-Wl,--wrap=%)
 $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(HWLOC),-lhwloc) $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/src/numa.o: CPPFLAGS += $(if $(NUMA),-DFP4MOE_NUMA)
+SOAKED   := $(addprefix tests/,soak.c soak_deck.c layer_call.c random_layer.c quantiser.c ties.c random.c)
+$(B)/soak: $(call obj,$(SOAKED)) $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(Q)$(CC) $(LDFLAGS) $^ $(IO_LIBS) $(LIBS) -o $@
+$(B)/tests/soak.o: CPPFLAGS += -DSOAK_DATA='"tests/data/layers"'
 $(B)/autotune/counters.o: CPPFLAGS += $(if $(PFM),-DFP4MOE_PFM)
 $(B)/tests/check.o: CPPFLAGS += $(if $(JANSSON),,-DCHECK_NO_IO) $(if $(HWLOC),,-DCHECK_NO_TOPOLOGY)
 
@@ -207,7 +211,7 @@ test: $(B)/check $(if $(JANSSON),$(REPLAYS))
 check:
 	@.ci/packages check
 	@$(MAKE) all $(B)/check $(REPLAYS)
-	@tests/run.sh $(B) check fuzz cli tuner examples rules install pages build clang profile isa qemu valgrind arm
+	@tests/run.sh $(B) $(CHECKS)
 
 rules: all $(B)/check
 	@bash tests/check_rules.sh $(B)
@@ -216,11 +220,47 @@ rules: all $(B)/check
 memcheck: all $(B)/check
 	tests/check_emulated.sh $(B) memcheck
 
+# ---- Proof: sanitizers and soak, each with a build directory of its own.
+# SIMD kernels are a thousand loads a function: checked by calls, and not for what loads by
+# intrinsics cannot get wrong, they compile in seconds.
+ASAN     := -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
+ASAN_ROW := -fno-sanitize=null,alignment,object-size,pointer-overflow \
+            $(if $(findstring clang,$(shell $(CC) --version)),,--param asan-instrumentation-with-call-threshold=0)
+$(B)/kernels/%.o: CPPFLAGS += $(ROW_FLAGS)
+
+SANE     := -O1 -g1 -Wno-format-truncation -Wno-conversion
+SANITIZED = $(MAKE) B=$(B)-asan CC='$(CC) $(ASAN)' CFLAGS='$(SANE)' ROW_FLAGS='$(ASAN_ROW)'
+
+# AddressSanitizer, LeakSanitizer and UBSan: all tests, and of the programs.
+asan: asan-build
+	tests/run.sh $(B)-asan check fuzz cli tuner
+asan-build:
+	+@$(SANITIZED) all $(B)-asan/check $(REPLAYS:$(B)/%=$(B)-asan/%)
+
 # Reload and replan beside calls, and the pool, under ThreadSanitizer.
-tsan:
-	@$(MAKE) B=$(B)-tsan CC='$(CC) -fsanitize=thread' CFLAGS='-O1 -g -Wno-format-truncation' $(B)-tsan/check
-	$(B)-tsan/check -f 'reload while calling'
-	$(B)-tsan/check -f pool
+tsan: tsan-build
+	tests/run.sh $(B)-tsan threads
+tsan-build:
+	@$(MAKE) B=$(B)-tsan CC='$(CC) -fsanitize=thread' CFLAGS='$(SANE)' $(B)-tsan/check
+
+# Layers of all kinds beside each other for SOAK seconds (600): bits, memory, files, threads.
+soak: $(B)/soak
+	$(B)/soak $(SOAK)
+
+# Everything: what check runs, all of it under the sanitizers, memcheck, the soak. What misses a
+# package is skipped by name. proof-quick is the part of it that CI adds to check.
+CHECKS   := check fuzz cli tuner examples clang isa qemu valgrind arm
+QUICK    := soak
+proof:
+	@.ci/packages check || echo 'parts that want them are skipped by name'
+	@$(MAKE) all $(B)/check $(if $(JANSSON),$(B)/soak $(REPLAYS))
+	@tests/run.sh $(B) $(filter-out valgrind,$(CHECKS)) asan tsan memcheck soak
+proof-quick: $(if $(JANSSON),$(B)/soak)
+	@SOAK=$(or $(SOAK),30) tests/run.sh $(B) $(QUICK)
+ci:
+	@.ci/packages check
+	@$(MAKE) all $(B)/check $(B)/soak $(REPLAYS)
+	@SOAK=$(or $(SOAK),30) tests/run.sh $(B) $(CHECKS) $(QUICK)
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
@@ -253,7 +293,8 @@ format:
 	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)
 
 clean:
-	rm -rf $(B) $(B)-clang $(B)-tsan $(B)-aarch64
+	rm -rf $(B) $(B)-clang $(B)-asan $(B)-tsan $(B)-aarch64
 
-.PHONY: all install uninstall test check rules fuzz memcheck tsan tune perf results neon-cost format clean
+.PHONY: all install uninstall test check rules fuzz memcheck asan asan-build tsan tsan-build \
+        soak proof proof-quick ci tune perf results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -212,10 +212,10 @@ static fp4moe_status explain(fp4moe_context *ctx, const fp4moe_layer_desc *desc,
   char about[2048] = "";
   fp4moe_text t = {buf, cap, 0}, table_about = {about, sizeof about, 0};
   fp4moe_status status = fp4moe_take_struct(&p, sizeof p, problem, "fp4moe_problem");
+  if (!status && layer) status = fp4moe_shards_text(layer, &table_about);
   if (status) return status;
   uint64_t mode = fp4moe_fp_enter();
   fp4moe_places_text(ctx, &table_about);
-  if (layer) fp4moe_shards_text(layer, &table_about);
   pthread_mutex_lock(&ctx->table_lock);
   table_text(ctx, &table_about);
   const fp4moe_table *table = ctx->table && !ctx->table->refused ? ctx->table : NULL;

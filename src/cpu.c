@@ -2,6 +2,7 @@
  *
  * A suffix of kernels/ needs exactly the bits listed here, and the Makefile compiles it with the
  * flags of the same bits. AVX state is usable only where XCR0 says that the system saves it. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "cpu.h"
@@ -56,16 +57,27 @@ static void read_words(uint32_t words[WORDS]) {
   if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) words[L7_1A] = a;
 }
 
-int fp4moe_cpu_has(fp4moe_isa isa) {
+static int has(const uint32_t words[WORDS], fp4moe_isa isa) {
   enum { YMM = 0x6, ZMM = 0xe6 };
-  uint32_t words[WORDS];
-  if (isa == FP4MOE_ISA_c) return 1;
-  if (isa > LAST_ISA) return 0;
-  read_words(words);
   for (const cpu_bit *b = isa_bits[isa]; b->word || b->bit; b++)
     if (!(words[b->word] >> b->bit & 1)) return 0;
   uint64_t state = isa >= FP4MOE_ISA_avx512 ? ZMM : YMM;
-  return (read_xcr0() & state) == state;
+  return isa == FP4MOE_ISA_c || (read_xcr0() & state) == state;
+}
+
+/* A selection asks for every kernel, and under a hypervisor CPUID takes some 30 us: it is asked
+ * once. Bit i of `known` is ISA i, bit 31 says that the others are there. */
+int fp4moe_cpu_has(fp4moe_isa isa) {
+  static atomic_uint known;
+  unsigned bits = atomic_load_explicit(&known, memory_order_relaxed);
+  if (!bits) {
+    uint32_t words[WORDS];
+    read_words(words);
+    bits = 1u << 31;
+    for (int i = 0; i <= LAST_ISA; i++) bits |= (unsigned)has(words, (fp4moe_isa)i) << i;
+    atomic_store_explicit(&known, bits, memory_order_relaxed);
+  }
+  return isa <= LAST_ISA && (bits >> isa & 1);
 }
 
 void fp4moe_cpu_identify(fp4moe_cpu_id *id) {

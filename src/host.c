@@ -1,19 +1,23 @@
 /* host.c - reads the machine (see host.h). */
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "host.h"
 #include "status.h"
 
+/* The first line of a file, without memory of its own: what a machine tells must not depend on
+ * whether there is any. */
 static int read_line(const char *path, char *buf, size_t cap) {
-  FILE *f = fopen(path, "re");
-  if (!f) return 0;
-  char *line = fgets(buf, (int)cap, f);
-  fclose(f);
-  if (!line) return 0;
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t bytes = fd < 0 ? -1 : read(fd, buf, cap - 1);
+  if (fd >= 0) close(fd);
+  if (bytes <= 0) return 0;
+  buf[bytes] = 0;
   buf[strcspn(buf, "\n")] = 0;
   return 1;
 }
@@ -178,7 +182,7 @@ static void read_allowed(fp4moe_host *host, scan *s, const char *online, const c
 }
 
 void fp4moe_host_read(fp4moe_host *host) {
-  scan *s = calloc(1, sizeof *s);
+  scan all = {0}, *s = &all;
   char online[1024] = "0", nodes[1024] = "0";
   size_t node_count = 0;
   memset(host, 0, sizeof *host);
@@ -189,7 +193,6 @@ void fp4moe_host_read(fp4moe_host *host) {
   for (size_t n = strlen(host->cpu_model); n && host->cpu_model[n - 1] == ' '; n--)
     host->cpu_model[n - 1] = 0;
   read_soft(host);
-  if (!s) return;
   s->host = host;
   read_line("/sys/devices/system/cpu/online", online, sizeof online);
   read_line("/sys/devices/system/node/online", nodes, sizeof nodes);
@@ -202,7 +205,6 @@ void fp4moe_host_read(fp4moe_host *host) {
   host->l2_bytes = l2 ? l2 : (size_t)1 << 20;
   host->llc_bytes = l3 ? l3 : l2 ? l2 : (size_t)32 << 20;
   read_allowed(host, s, online, nodes);
-  free(s);
 }
 
 /* ---- Placements ---- */

@@ -88,8 +88,8 @@ void fp4moe_shards_copy(fp4moe_layer *layer, size_t e, const uint8_t *record);
  * spread over its shards. */
 size_t fp4moe_shards_home(const fp4moe_layer *layer, int node, size_t worker);
 
-/* One line about a layer's shards and nodes. */
-void fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t);
+/* One line about a layer's shards and nodes. NO_MEMORY. */
+fp4moe_status fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t);
 
 /* A layer without records, in one shard. */
 fp4moe_status fp4moe_layer_new(fp4moe_context *ctx, const fp4moe_layer_desc *desc,

@@ -162,7 +162,7 @@ fp4moe_status fp4moe_layer_nodes(const fp4moe_layer *layer, fp4moe_node_bytes *n
   return FP4MOE_OK;
 }
 
-void fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t) {
+fp4moe_status fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t) {
   enum { MOST = 64 };
   fp4moe_node_bytes nodes[MOST];
   size_t count = 0;
@@ -171,9 +171,9 @@ void fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t) {
   if (!fp4moe_numa_works()) {
     fp4moe_text_add(t, ", %zu bytes (nodes unknown: no libnuma in this build, or in this system)\n",
                     fp4moe_layer_bytes(layer));
-    return;
+    return FP4MOE_OK;
   }
-  fp4moe_layer_nodes(layer, nodes, MOST, &count);
+  fp4moe_status status = fp4moe_layer_nodes(layer, nodes, MOST, &count);
   for (size_t i = 0; i < count && i < MOST; i++)
     if (nodes[i].node >= 0)
       fp4moe_text_add(t, "; node %d: %zu bytes, asked %zu", nodes[i].node, nodes[i].there,
@@ -181,4 +181,5 @@ void fp4moe_shards_text(const fp4moe_layer *layer, fp4moe_text *t) {
     else if (nodes[i].there)
       fp4moe_text_add(t, "; %zu bytes nowhere yet, or untold", nodes[i].there);
   fp4moe_text_add(t, "\n");
+  return status;
 }

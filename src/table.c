@@ -4,12 +4,14 @@
  * dropped by line number. Nothing that stands in a table can do more than pick another kernel of
  * the same class. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "status.h"
 #include "table.h"
@@ -32,6 +34,7 @@ typedef struct {
   fp4moe_text report;
   size_t line;
   size_t recipe_cap, schedule_cap, gain_cap, placement_cap;
+  int no_memory;
   long end;       /* the count of the end line, -1: not seen */
   uint8_t *known; /* [kernel_count] a kernel line names this row and revision */
 } reader;
@@ -136,10 +139,13 @@ static int words_are_done(words *w) {
   return !w->wrong;
 }
 
-static void *grow(void *items, size_t count, size_t *cap, size_t size) {
+static void *grow(reader *r, void *items, size_t count, size_t *cap, size_t size) {
+  size_t more = *cap ? 2 * *cap : 64;
   if (count < *cap) return items;
-  *cap = *cap ? 2 * *cap : 64;
-  return realloc(items, *cap * size);
+  void *grown = realloc(items, more * size);
+  if (grown) *cap = more;
+  r->no_memory |= !grown;
+  return grown;
 }
 
 static void read_recipe_kernels(words *w, fp4moe_recipe_entry *e) {
@@ -174,7 +180,7 @@ static int read_recipe(reader *r, words *w) {
   read_recipe_kernels(w, &e);
   if (!words_are_done(w)) return 0;
   fp4moe_table *t = r->table;
-  void *items = grow(t->recipe, t->recipes, &r->recipe_cap, sizeof e);
+  void *items = grow(r, t->recipe, t->recipes, &r->recipe_cap, sizeof e);
   if (!items) return 0;
   t->recipe = items;
   t->recipe[t->recipes++] = e;
@@ -196,7 +202,7 @@ static int read_schedule(reader *r, words *w) {
   if (!e.schedule.share && !w->wrong) w->wrong = "share";
   if (!words_are_done(w)) return 0;
   fp4moe_table *t = r->table;
-  void *items = grow(t->schedule, t->schedules, &r->schedule_cap, sizeof e);
+  void *items = grow(r, t->schedule, t->schedules, &r->schedule_cap, sizeof e);
   if (!items) return 0;
   t->schedule = items;
   t->schedule[t->schedules++] = e;
@@ -221,7 +227,7 @@ static int read_gain(reader *r, words *w) {
   if (!e.ratio && !w->wrong) w->wrong = "ratio";
   if (!words_are_done(w)) return 0;
   fp4moe_table *t = r->table;
-  void *items = grow(t->gain, t->gains, &r->gain_cap, sizeof e);
+  void *items = grow(r, t->gain, t->gains, &r->gain_cap, sizeof e);
   if (!items) return 0;
   t->gain = items;
   t->gain[t->gains++] = e;
@@ -432,7 +438,7 @@ static void read_text(reader *r, char *text, size_t bytes, const fp4moe_host *ho
   char header[5][192], soft[192], *end = text + bytes;
   fp4moe_table_header(host, isa, header);
   fp4moe_table_soft(host, soft);
-  while (text < end && !r->table->refused) {
+  while (text < end && !r->table->refused && !r->no_memory) {
     char *newline = memchr(text, '\n', (size_t)(end - text));
     r->line++;
     if (!newline || memchr(text, 0, (size_t)(newline - text))) {
@@ -453,46 +459,70 @@ static void read_text(reader *r, char *text, size_t bytes, const fp4moe_host *ho
   }
 }
 
-static fp4moe_status read_file(const char *path, char **text, size_t *bytes) {
-  struct stat st;
-  FILE *f = fopen(path, "re");
-  if (!f || fstat(fileno(f), &st)) {
-    int error = errno;
-    if (f) fclose(f);
-    return fp4moe_fail(FP4MOE_SYSTEM, "table %s: %s", path, strerror(error));
+static fp4moe_status system_fail(const char *path) {
+  return fp4moe_fail(FP4MOE_SYSTEM, "table %s: %s", path, strerror(errno));
+}
+
+/* All that is there: a file that shrinks meanwhile lacks its end line. */
+static fp4moe_status read_bytes(int fd, const char *path, char *text, size_t most, size_t *bytes) {
+  for (*bytes = 0; *bytes < most;) {
+    ssize_t got = pread(fd, text + *bytes, most - *bytes, (off_t)*bytes);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return system_fail(path);
+    if (got == 0) break;
+    *bytes += (size_t)got;
   }
-  if (!S_ISREG(st.st_mode) || st.st_size > MAX_BYTES) {
-    fclose(f);
+  return FP4MOE_OK;
+}
+
+static fp4moe_status read_open(int fd, const char *path, char **text, size_t *bytes) {
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st)) return system_fail(path);
+  if (!S_ISREG(st.st_mode) || st.st_size > MAX_BYTES)
     return fp4moe_fail(FP4MOE_INVALID, "table %s: not a regular file of up to %d bytes", path,
                        MAX_BYTES);
-  }
   *text = malloc((size_t)st.st_size + 1);
-  *bytes = *text ? fread(*text, 1, (size_t)st.st_size, f) : 0;
-  fclose(f);
-  return *text ? FP4MOE_OK : fp4moe_fail(FP4MOE_NO_MEMORY, "table %s", path);
+  if (!*text) return fp4moe_fail(FP4MOE_NO_MEMORY, "table %s", path);
+  return read_bytes(fd, path, *text, (size_t)st.st_size, bytes);
+}
+
+/* Never blocks, not on a pipe either. */
+static fp4moe_status read_file(const char *path, char **text, size_t *bytes) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  fp4moe_status status = read_open(fd, path, text, bytes);
+  if (fd >= 0) close(fd);
+  return status;
+}
+
+/* The table of a text that was read, or no memory for it. */
+static int read_table(reader *r, const char *path, char *text, size_t bytes,
+                      const fp4moe_host *host, fp4moe_isa isa) {
+  char *report = calloc(1, REPORT_BYTES);
+  r->table = calloc(1, sizeof *r->table);
+  r->known = calloc(fp4moe_kernel_count, 1);
+  if (r->table) r->table->report = report;
+  if (!r->table) free(report);
+  if (!r->table || !r->known || !report) return 0;
+  snprintf(r->table->path, sizeof r->table->path, "%s", path);
+  r->report = (fp4moe_text){report, REPORT_BYTES, 0};
+  read_text(r, text, bytes, host, isa);
+  if (!r->table->refused) list_new_rows(r);
+  fp4moe_table_sort(r->table);
+  return !r->no_memory;
 }
 
 fp4moe_status fp4moe_table_load(const char *path, const fp4moe_host *host, fp4moe_isa isa,
                                 fp4moe_table **out) {
   char *text = NULL;
-  size_t bytes;
+  size_t bytes = 0;
+  reader r = {.end = -1};
   fp4moe_status status = read_file(path, &text, &bytes);
-  if (status) return status;
-  reader r = {.table = calloc(1, sizeof *r.table), .end = -1};
-  r.known = calloc(fp4moe_kernel_count, 1);
-  r.report = (fp4moe_text){calloc(1, REPORT_BYTES), REPORT_BYTES, 0};
-  if (!r.table || !r.known || !r.report.buf) {
-    free(r.table);
-    free(r.report.buf);
+  if (!status && !read_table(&r, path, text, bytes, host, isa))
     status = fp4moe_fail(FP4MOE_NO_MEMORY, "table %s", path);
-  } else {
-    snprintf(r.table->path, sizeof r.table->path, "%s", path);
-    r.table->report = r.report.buf;
-    read_text(&r, text, bytes, host, isa);
-    if (!r.table->refused) list_new_rows(&r);
-    fp4moe_table_sort(r.table);
+  if (status)
+    fp4moe_table_free(r.table);
+  else
     *out = r.table;
-  }
   free(r.known);
   free(text);
   return status;

@@ -1,8 +1,9 @@
 /* table_write.c - writes the selection table: whole, or not at all.
  *
- * The text goes to a temporary file beside the target, is synced, and takes the target's name by
- * rename; a lock file keeps two writers apart. A reader sees the old table or the new one. The
- * temporary file of a writer that was killed has the same name, and the next writer removes it. */
+ * The text is made in memory, goes to a temporary file beside the target, is synced, and takes the
+ * target's name by rename; a lock file keeps two writers apart. A reader sees the old table or the
+ * new one. The temporary file of a writer that was killed has the same name, and the next writer
+ * removes it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -38,24 +39,25 @@ fp4moe_status fp4moe_table_default_path(char *buf, size_t cap) {
   return FP4MOE_OK;
 }
 
-static void write_recipe(FILE *f, const fp4moe_recipe_entry *e) {
+static void add_recipe(fp4moe_text *t, const fp4moe_recipe_entry *e) {
   const fp4moe_recipe *r = &e->recipe;
-  fprintf(f,
-          "recipe phase=%s format=%s class=%s n=%zu k=%zu gated=%d rows=%zu cores=%zu ns=%" PRIu64
-          " noise=%u",
-          fp4moe_phase_name(e->phase), fp4moe_format_name(e->format), fp4moe_class_name(e->act),
-          e->n, e->k, e->gated, fp4moe_bucket_rows(e->bucket), e->cores, e->ns, e->noise);
+  fp4moe_text_add(
+      t,
+      "recipe phase=%s format=%s class=%s n=%zu k=%zu gated=%d rows=%zu cores=%zu ns=%" PRIu64
+      " noise=%u",
+      fp4moe_phase_name(e->phase), fp4moe_format_name(e->format), fp4moe_class_name(e->act), e->n,
+      e->k, e->gated, fp4moe_bucket_rows(e->bucket), e->cores, e->ns, e->noise);
   if (r->gemv)
-    fprintf(f, " gemv=%s@%u", r->gemv->name, r->gemv->revision);
+    fp4moe_text_add(t, " gemv=%s@%u", r->gemv->name, r->gemv->revision);
   else
-    fprintf(f, " unpack=%s@%u gemm=%s@%u k_block=%u", r->unpack->name, r->unpack->revision,
-            r->gemm->name, r->gemm->revision, r->k_block);
-  fprintf(f, " panels=%u prefetch=%u\n", r->panels, r->prefetch);
+    fp4moe_text_add(t, " unpack=%s@%u gemm=%s@%u k_block=%u", r->unpack->name, r->unpack->revision,
+                    r->gemm->name, r->gemm->revision, r->k_block);
+  fp4moe_text_add(t, " panels=%u prefetch=%u\n", r->panels, r->prefetch);
 }
 
-static void write_schedule(FILE *f, const fp4moe_schedule_entry *e) {
-  fprintf(
-      f,
+static void add_schedule(fp4moe_text *t, const fp4moe_schedule_entry *e) {
+  fp4moe_text_add(
+      t,
       "schedule format=%s class=%s hidden=%zu intermediate=%zu tokens=%zu threads=%u ns=%" PRIu64
       " workers=%u share=%u\n",
       fp4moe_format_name(e->format), fp4moe_class_name(e->act), e->hidden, e->intermediate,
@@ -63,36 +65,50 @@ static void write_schedule(FILE *f, const fp4moe_schedule_entry *e) {
       e->schedule.share);
 }
 
-static void write_gain(FILE *f, const fp4moe_gain_entry *e) {
-  fprintf(f,
-          "gain format=%s class=%s hidden=%zu intermediate=%zu gated=%d%s rows=%zu cores=%u "
-          "threads=%u ns=%" PRIu64 " ratio=%u noise=%u kept=%d\n",
-          fp4moe_format_name(e->format), fp4moe_class_name(e->act), e->hidden, e->intermediate,
-          e->gated, e->linear ? " linear=1" : "", fp4moe_bucket_rows(e->bucket), e->cores,
-          e->threads, e->ns, e->ratio, e->noise, e->kept);
+static void add_gain(fp4moe_text *t, const fp4moe_gain_entry *e) {
+  fp4moe_text_add(t,
+                  "gain format=%s class=%s hidden=%zu intermediate=%zu gated=%d%s rows=%zu "
+                  "cores=%u threads=%u ns=%" PRIu64 " ratio=%u noise=%u kept=%d\n",
+                  fp4moe_format_name(e->format), fp4moe_class_name(e->act), e->hidden,
+                  e->intermediate, e->gated, e->linear ? " linear=1" : "",
+                  fp4moe_bucket_rows(e->bucket), e->cores, e->threads, e->ns, e->ratio, e->noise,
+                  e->kept);
 }
 
-static void write_placement(FILE *f, const fp4moe_placement_entry *e) {
-  fprintf(f, "placement cores=%zu nodes=%zu pus=%zu ns=%" PRIu64 " noise=%u word=%s shards=%zu\n",
-          e->key.cores, e->key.nodes, e->key.pus, e->ns, e->noise,
-          fp4moe_placement_name(e->placement), e->shards);
+static void add_placement(fp4moe_text *t, const fp4moe_placement_entry *e) {
+  fp4moe_text_add(
+      t, "placement cores=%zu nodes=%zu pus=%zu ns=%" PRIu64 " noise=%u word=%s shards=%zu\n",
+      e->key.cores, e->key.nodes, e->key.pus, e->ns, e->noise, fp4moe_placement_name(e->placement),
+      e->shards);
 }
 
-static void write_text(FILE *f, const fp4moe_host *host, fp4moe_isa isa, const fp4moe_table *t) {
+static void add_table(fp4moe_text *text, const fp4moe_host *host, fp4moe_isa isa,
+                      const fp4moe_table *t) {
   char header[5][192], soft[192];
   fp4moe_table_header(host, isa, header);
   fp4moe_table_soft(host, soft);
-  for (int i = 0; i < 5; i++) fprintf(f, "%s\n", header[i]);
-  fprintf(f, "%s\n", soft);
-  if (t->partial_of) fprintf(f, "partial %zu of %zu\n", t->partial, t->partial_of);
+  for (int i = 0; i < 5; i++) fp4moe_text_add(text, "%s\n", header[i]);
+  fp4moe_text_add(text, "%s\n", soft);
+  if (t->partial_of) fp4moe_text_add(text, "partial %zu of %zu\n", t->partial, t->partial_of);
   for (size_t i = 0; i < fp4moe_kernel_count; i++)
     if (fp4moe_cpu_has(fp4moe_kernels[i].isa))
-      fprintf(f, "kernel %s@%u\n", fp4moe_kernels[i].name, fp4moe_kernels[i].revision);
-  for (size_t i = 0; i < t->recipes; i++) write_recipe(f, &t->recipe[i]);
-  for (size_t i = 0; i < t->schedules; i++) write_schedule(f, &t->schedule[i]);
-  for (size_t i = 0; i < t->gains; i++) write_gain(f, &t->gain[i]);
-  for (size_t i = 0; i < t->placements; i++) write_placement(f, &t->placement[i]);
-  fprintf(f, "end %zu\n", t->recipes + t->schedules + t->gains + t->placements);
+      fp4moe_text_add(text, "kernel %s@%u\n", fp4moe_kernels[i].name, fp4moe_kernels[i].revision);
+  for (size_t i = 0; i < t->recipes; i++) add_recipe(text, &t->recipe[i]);
+  for (size_t i = 0; i < t->schedules; i++) add_schedule(text, &t->schedule[i]);
+  for (size_t i = 0; i < t->gains; i++) add_gain(text, &t->gain[i]);
+  for (size_t i = 0; i < t->placements; i++) add_placement(text, &t->placement[i]);
+  fp4moe_text_add(text, "end %zu\n", t->recipes + t->schedules + t->gains + t->placements);
+}
+
+/* The table's text in new memory; NULL: none. */
+static char *make_text(const fp4moe_host *host, fp4moe_isa isa, const fp4moe_table *table,
+                       size_t *bytes) {
+  fp4moe_text text = {0};
+  add_table(&text, host, isa, table);
+  *bytes = text.needed;
+  text = (fp4moe_text){malloc(*bytes + 1), *bytes + 1, 0};
+  if (text.buf) add_table(&text, host, isa, table);
+  return text.buf;
 }
 
 static void make_directories(const char *path) {
@@ -110,36 +126,60 @@ static fp4moe_status failed(const char *what, const char *path) {
   return fp4moe_fail(FP4MOE_SYSTEM, "%s %s: %s", what, path, strerror(errno));
 }
 
-static fp4moe_status write_temporary(const char *temporary, const fp4moe_host *host, fp4moe_isa isa,
-                                     const fp4moe_table *table) {
+static int write_bytes(int fd, const char *text, size_t bytes) {
+  for (size_t done = 0; done < bytes;) {
+    ssize_t put = pwrite(fd, text + done, bytes - done, (off_t)done);
+    if (put < 0 && errno == EINTR) continue;
+    if (put == 0) errno = ENOSPC;
+    if (put <= 0) return -1;
+    done += (size_t)put;
+  }
+  return 0;
+}
+
+static fp4moe_status write_temporary(const char *temporary, const char *text, size_t bytes) {
   if (unlink(temporary) && errno != ENOENT) return failed("remove", temporary);
   int fd = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
-  FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
-  if (!f) return failed("write", temporary);
-  write_text(f, host, isa, table);
-  int bad = fflush(f) || ferror(f) || fsync(fileno(f));
+  if (fd < 0) return failed("write", temporary);
+  int bad = write_bytes(fd, text, bytes) || fsync(fd);
   fp4moe_status status = bad ? failed("write", temporary) : FP4MOE_OK;
-  if (fclose(f) && !bad) status = failed("close", temporary);
+  if (close(fd) && !bad) status = failed("close", temporary);
+  return status;
+}
+
+static int lock_file(int fd) {
+  int end;
+  while ((end = flock(fd, LOCK_EX)) && errno == EINTR) continue;
+  return end;
+}
+
+/* Under the lock file of the path. */
+static fp4moe_status replace(const char *path, const char *text, size_t bytes) {
+  char lock[PATH_BYTES], temporary[PATH_BYTES];
+  snprintf(lock, sizeof lock, "%s.lock", path);
+  snprintf(temporary, sizeof temporary, "%s.tmp", path);
+  int fd = open(lock, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+  if (fd < 0 || lock_file(fd)) {
+    fp4moe_status status = failed("lock", lock);
+    if (fd >= 0) close(fd);
+    return status;
+  }
+  fp4moe_status status = write_temporary(temporary, text, bytes);
+  if (!status && rename(temporary, path)) status = failed("rename to", path);
+  if (status) unlink(temporary);
+  close(fd);
   return status;
 }
 
 fp4moe_status fp4moe_table_save(const char *path, const fp4moe_host *host, fp4moe_isa isa,
                                 const fp4moe_table *table) {
-  char lock[PATH_BYTES], temporary[PATH_BYTES];
+  size_t bytes;
   if (strlen(path) + 32 > PATH_BYTES)
     return fp4moe_fail(FP4MOE_INVALID, "the table's path is too long");
-  snprintf(lock, sizeof lock, "%s.lock", path);
-  snprintf(temporary, sizeof temporary, "%s.tmp", path);
+  char *text = make_text(host, isa, table, &bytes);
+  if (!text) return fp4moe_fail(FP4MOE_NO_MEMORY, "table %s: %zu bytes of text", path, bytes);
   make_directories(path);
-  int fd = open(lock, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (fd < 0 || flock(fd, LOCK_EX)) {
-    fp4moe_status status = failed("lock", lock);
-    if (fd >= 0) close(fd);
-    return status;
-  }
-  fp4moe_status status = write_temporary(temporary, host, isa, table);
-  if (!status && rename(temporary, path)) status = failed("rename to", path);
-  if (status) unlink(temporary);
-  close(fd);
+  fp4moe_status status = replace(path, text, bytes);
+  free(text);
   return status;
 }

@@ -26,9 +26,11 @@ static void forward(const random_layer *m, fp4moe_context *ctx, const fp4moe_ker
   fp4moe_layer *layer = NULL;
   if (!CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail())) return;
   CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
-  const uint32_t rows = (uint32_t)p->tokens;
   char names[1024];
-  fp4moe_layer_kernel_names(layer, &rows, names, sizeof names);
+  uint32_t *rows = calloc(m->desc.experts, sizeof *rows);
+  for (size_t t = 0; t < p->tokens; t++) rows[p->ids[t]]++;
+  fp4moe_layer_kernel_names(layer, rows, names, sizeof names);
+  free(rows);
   CHECK(!row || strstr(names, row->name), "ran with %s", names);
   fp4moe_layer_destroy(layer);
 }
