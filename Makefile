@@ -249,7 +249,7 @@ soak: $(B)/soak
 
 # Everything: what check runs, all of it under the sanitizers, memcheck, the soak. What misses a
 # package is skipped by name. proof-quick is the part of it that CI adds to check.
-CHECKS   := check fuzz cli tuner examples clang isa qemu valgrind arm
+CHECKS   := check fuzz cli tuner examples rules install pages build clang profile isa qemu valgrind arm
 QUICK    := soak
 proof:
 	@.ci/packages check || echo 'parts that want them are skipped by name'

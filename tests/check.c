@@ -34,7 +34,7 @@ static row_test row_tests[MAX_TESTS];
 static size_t row_test_count;
 static struct { char *name, *why; } skips[MAX_SKIPS];
 static size_t skip_count, passed, failed, suite_failed;
-static uint64_t seed, state;
+static uint64_t seed;
 static const char *globs[MAX_GLOBS];
 static size_t glob_count;
 
@@ -53,33 +53,6 @@ static int catching;
 static void die(const char *what) {
   perror(what);
   exit(2);
-}
-
-/* ---- Random: splitmix64 ---- */
-
-uint64_t check_random(void) {
-  uint64_t z = state += UINT64_C(0x9e3779b97f4a7c15);
-  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-  return z ^ z >> 31;
-}
-
-size_t check_below(size_t n) { return (size_t)((check_random() >> 32) * n >> 32); }
-
-float check_uniform(float low, float high) {
-  return low + (high - low) * ((float)(check_random() >> 40) * 0x1p-24f);
-}
-
-float check_float(void) {
-  uint32_t bits = (uint32_t)check_random();
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-static void reseed(const char *name) {
-  state = seed;
-  for (; *name; name++) state = (state ^ (uint8_t)*name) * UINT64_C(0x100000001b3);
 }
 
 /* ---- Registering ---- */
@@ -286,7 +259,7 @@ static void on_start(const CU_pTest test, const CU_pSuite suite) {
   now_test = test->pName;
   now_said = 0;
   now_skipped = 0;
-  reseed(test->pName);
+  check_reseed(seed, test->pName);
 }
 
 /* Says what CUnit's own assertions found; check_fail has said its part. */

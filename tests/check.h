@@ -83,6 +83,7 @@ uint64_t check_random(void);
 size_t check_below(size_t n); /* 0 .. n - 1 */
 float check_uniform(float low, float high);
 float check_float(void); /* any 32 bits: subnormals, infinities and NaN too */
+void check_reseed(uint64_t seed, const char *name); /* as at the begin of a test of that name */
 
 /* ---- Buffers against the wall ---- */
 

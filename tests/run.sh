@@ -27,11 +27,33 @@ part() { # name, command...
   fi
 }
 
+skipped() { # what, why
+  echo "skipped: $1: $2"
+  echo "0 passed, 0 failed, 1 skipped"
+}
+
+# Parts on a build of their own, which is made first.
+elsewhere() { # suffix of the build, target that makes it, parts...
+  if make -j"$(nproc)" "$2"; then
+    "$0" "$build$1" "${@:3}"
+  else
+    echo "$2 failed"
+    echo "0 passed, 1 failed, 0 skipped"
+  fi
+}
+
+soak() {
+  if [ -x "$build/soak" ]; then
+    "$build/soak" "${SOAK:-600}"
+  else
+    skipped soak "$build/soak was not built: no jansson"
+  fi
+}
+
 # The whole tree under the other compiler, warnings being errors.
 clang_build() {
   if ! command -v clang >/dev/null; then
-    echo "skipped: build with clang: no clang here"
-    echo "0 passed, 0 failed, 1 skipped"
+    skipped 'build with clang' 'no clang here'
   elif make CC=clang B="$build-clang" all "$build-clang/check"; then
     echo "1 passed, 0 failed, 0 skipped"
   else
@@ -125,6 +147,12 @@ for name in "$@"; do
   isa | rules | install | pages | build | profile) part "$name" bash "tests/check_$name.sh" "$build" ;;
   qemu | valgrind) part "$name" bash tests/check_emulated.sh "$build" "$name" ;;
   arm) part arm arm ;;
+  asan) part asan elsewhere -asan asan-build check fuzz cli tuner ;;
+  tsan) part tsan elsewhere -tsan tsan-build threads ;;
+  threads) FP4MOE_TABLE=none part threads "$build/check" -f 'reload while calling' -f pool ;;
+  memcheck) part memcheck bash tests/check_emulated.sh "$build" memcheck ;;
+  soak) part soak soak ;;
+  *) echo "no part $name" && failed=$((failed + 1)) ;;
   esac
 done
 echo
