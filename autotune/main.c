@@ -278,5 +278,5 @@ int main(int argc, char **argv) {
   int status = o.dry_run ? dry_run(&o, ctx) : o.verify ? verify(&o, &ctx) : tune(&o, &ctx);
   fp4moe_context_destroy(ctx);
   free(o.problems);
-  return status;
+  return finish_output(status);
 }

@@ -377,5 +377,43 @@ expect 2 unpack "$gptoss" --tensor model.layers.0.mlp.experts.down_proj_blocks \
   --output "$scratch/none/f.safetensors"
 says none/f.safetensors
 
+# ---- Outputs that cannot be written: status 2, what was there stays, nothing else is left
+
+full() { # the same with a standard output that is full
+  if "$program" "$@" >/dev/full 2>"$scratch/err"; then fail "fp4moe $* >/dev/full: exit status 0"; fi
+  says 'standard output'
+}
+full --version
+full --help
+full inspect --help
+full inspect "$gptoss"
+full explain --model gpt-oss-20b --precision bf16 --tokens 1
+full explain --model gpt-oss-20b --precision bf16 --tokens 1 --json
+
+short_of_disk() { # no file grows beyond a block
+  out=$1
+  shift
+  if (trap '' XFSZ && ulimit -f 1 && exec "$program" "$@") >/dev/null 2>"$scratch/err"; then
+    fail "fp4moe $*: exit status 0 without room for $out"
+  fi
+  says "$out"
+  says 'File too large'
+  if [ "$(cat "$out")" = old ] && [ "$(ls "${out%/*}")" = "${out##*/}" ]; then
+    pass
+  else
+    fail "$out is torn, or something is left beside it: $(ls "${out%/*}")"
+  fi
+}
+mkdir "$scratch/disk" "$scratch/packed_disk"
+echo old >"$scratch/disk/f.safetensors"
+echo old >"$scratch/packed_disk/model.fp4moe"
+short_of_disk "$scratch/disk/f.safetensors" unpack "$gptoss" \
+  --tensor model.layers.0.mlp.experts.down_proj_blocks --output "$scratch/disk/f.safetensors"
+short_of_disk "$scratch/packed_disk/model.fp4moe" pack "$gptoss" --output "$scratch/packed_disk"
+expect 2 pack "$gptoss" --output /sys/fp4moe
+says /sys/fp4moe
+expect 2 unpack "$gptoss" --tensor model.layers.0.mlp.experts.down_proj_blocks --output /sys/f.safetensors
+says /sys/f.safetensors
+
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -256,5 +256,17 @@ refuses '--shape' --shape 64,64
 refuses 'extra' extra
 refuses '/proc/none' --quick --output /proc/none/table --shape 64,64,8,2,mxfp4
 
+# A full disk: the table that was there stays, and nothing is left beside it.
+cp "$table" "$scratch/before"
+(trap '' XFSZ && ulimit -f 1 && exec "$build/fp4moe-autotune" $small --precision bf16) \
+  >/dev/null 2>"$scratch/err" </dev/null
+check 'full disk: status' [ $? -eq 2 ]
+check "full disk: $(cat "$scratch/err")" err "write $table.tmp: File too large"
+check 'full disk: the old table stays' cmp -s "$table" "$scratch/before"
+check 'full disk: nothing is left' [ ! -e "$table.tmp" ]
+"$build/fp4moe-autotune" $small --dry-run >/dev/full 2>"$scratch/err"
+check 'full output: status' [ $? -eq 2 ]
+check 'full output' err 'standard output'
+
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

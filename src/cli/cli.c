@@ -60,9 +60,14 @@ const char *last_argument(int argc, char **argv, const char *name) {
   return argv[optind];
 }
 
+int finish_output(int status) {
+  if (fflush(stdout) || ferror(stdout)) die("standard output: not all could be written");
+  return status;
+}
+
 void print_usage(const char *text) {
   fputs(text, stdout);
-  exit(EXIT_SUCCESS);
+  exit(finish_output(EXIT_SUCCESS));
 }
 
 static void log_line(void *user, const char *line) {

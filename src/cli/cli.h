@@ -36,6 +36,9 @@ int next_option(int argc, char **argv, const struct option *options);
 /* The one argument that is left, or death. */
 const char *last_argument(int argc, char **argv, const char *name);
 
+/* The exit status, once all that was printed has been written; death where it has not. */
+int finish_output(int status);
+
 _Noreturn void print_usage(const char *text);
 
 /* The value of `option`, or death with its name and text. */

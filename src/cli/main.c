@@ -35,13 +35,14 @@ static int list_commands(void) {
 
 int main(int argc, char **argv) {
   if (argc < 2) die("no command; see fp4moe --help");
-  if (!strcmp(argv[1], "--help")) return list_commands();
+  if (!strcmp(argv[1], "--help")) return finish_output(list_commands());
   if (!strcmp(argv[1], "--version"))
-    return printf("fp4moe %d.%d\n", FP4MOE_VERSION_MAJOR, FP4MOE_VERSION_MINOR), EXIT_SUCCESS;
+    return printf("fp4moe %d.%d\n", FP4MOE_VERSION_MAJOR, FP4MOE_VERSION_MINOR),
+           finish_output(EXIT_SUCCESS);
   for (int i = 0; i < COMMANDS; i++)
     if (!strcmp(argv[1], commands[i].name)) {
       command_name = commands[i].full;
-      return commands[i].run(argc - 1, argv + 1);
+      return finish_output(commands[i].run(argc - 1, argv + 1));
     }
   die("%s: no such command; see fp4moe --help", argv[1]);
 }
