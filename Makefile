@@ -210,8 +210,8 @@ test: $(B)/check $(if $(JANSSON),$(REPLAYS))
 
 check:
 	@.ci/packages check
-	@$(MAKE) all $(B)/check $(REPLAYS)
-	@tests/run.sh $(B) $(CHECKS)
+	@$(MAKE) all $(B)/check $(if $(JANSSON),$(B)/soak) $(REPLAYS)
+	@SOAK=$(or $(SOAK),30) tests/run.sh $(B) $(CHECKS) soak
 
 rules: all $(B)/check
 	@bash tests/check_rules.sh $(B)
@@ -248,19 +248,12 @@ soak: $(B)/soak
 	$(B)/soak $(SOAK)
 
 # Everything: what check runs, all of it under the sanitizers, memcheck, the soak. What misses a
-# package is skipped by name. proof-quick is the part of it that CI adds to check.
+# package is skipped by name.
 CHECKS   := check fuzz cli tuner examples rules install pages build clang profile isa qemu valgrind arm
-QUICK    := soak
 proof:
 	@.ci/packages check || echo 'parts that want them are skipped by name'
 	@$(MAKE) all $(B)/check $(if $(JANSSON),$(B)/soak $(REPLAYS))
 	@tests/run.sh $(B) $(filter-out valgrind,$(CHECKS)) asan tsan memcheck soak
-proof-quick: $(if $(JANSSON),$(B)/soak)
-	@SOAK=$(or $(SOAK),30) tests/run.sh $(B) $(QUICK)
-ci:
-	@.ci/packages check
-	@$(MAKE) all $(B)/check $(B)/soak $(REPLAYS)
-	@SOAK=$(or $(SOAK),30) tests/run.sh $(B) $(CHECKS) $(QUICK)
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
@@ -296,5 +289,5 @@ clean:
 	rm -rf $(B) $(B)-clang $(B)-asan $(B)-tsan $(B)-aarch64
 
 .PHONY: all install uninstall test check rules fuzz memcheck asan asan-build tsan tsan-build \
-        soak proof proof-quick ci tune perf results neon-cost format clean
+        soak proof tune perf results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -249,7 +249,7 @@ static int read_placement(reader *r, words *w) {
   if (!e.shards && !w->wrong) w->wrong = "shards";
   if (!words_are_done(w)) return 0;
   fp4moe_table *t = r->table;
-  void *items = grow(t->placement, t->placements, &r->placement_cap, sizeof e);
+  void *items = grow(r, t->placement, t->placements, &r->placement_cap, sizeof e);
   if (!items) return 0;
   t->placement = items;
   t->placement[t->placements++] = e;

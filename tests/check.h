@@ -93,6 +93,8 @@ enum { CHECK_BEFORE, CHECK_AFTER, CHECK_SIDES };
 /* `bytes` filled with 0xff (NaN), at the guard page of that side; the other side has a canary. The
  * alignment is 64, with CHECK_AFTER as far as `bytes` has it. */
 void *check_buffer(size_t bytes, int side);
+/* A workspace against the wall, full of rubbish; freed by CHECK_RELEASE. */
+void *rubbish(size_t bytes);
 
 /* Writing to the buffer is a fault from now on, or is not. */
 void check_readonly(const void *buffer);

@@ -41,6 +41,8 @@ void *check_buffer(size_t bytes, int side) {
   return b->data;
 }
 
+void *rubbish(size_t bytes) { return memset(check_buffer(bytes, CHECK_AFTER), 0xa5, bytes); }
+
 static void protect(const void *data, int how) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
   for (size_t i = 0; i < buffer_count; i++) {

@@ -80,8 +80,6 @@ fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b) {
   return status;
 }
 
-void *rubbish(size_t bytes) { return memset(check_buffer(bytes, CHECK_AFTER), 0xa5, bytes); }
-
 fp4moe_context *context_of(size_t threads) {
   fp4moe_context_desc d = {.struct_size = sizeof d, .max_threads = threads};
   fp4moe_context *ctx = NULL;

@@ -37,8 +37,6 @@ int is_close(closeness c);
 /* One call in a workspace of its own, whose contents are rubbish. */
 fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
 
-/* A workspace against the wall, full of rubbish; freed by CHECK_RELEASE. */
-void *rubbish(size_t bytes);
 
 fp4moe_context *context_of(size_t threads);
 
