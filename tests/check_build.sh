@@ -70,7 +70,8 @@ for_another_machine() {
   done
   $cross-gcc -std=c11 -I"$stage/usr/include" tests/examples/mul_mat_id.c -L"$stage/usr/lib" -lfp4moe \
     "-Wl,-rpath-link,build-aarch64/sysroot/usr/lib/$cross" -o "$scratch/consumer" &&
-    FP4MOE_TABLE=none qemu-aarch64 -L /usr/$cross -E "LD_LIBRARY_PATH=$stage/usr/lib" "$scratch/consumer"
+    FP4MOE_TABLE=none qemu-aarch64 -L /usr/$cross -E "LD_LIBRARY_PATH=$stage/usr/lib:build-aarch64/sysroot/usr/lib/$cross" \
+      "$scratch/consumer"
 }
 
 check 'a build without root, in a tree that is read-only, fetches nothing' builds_as_user

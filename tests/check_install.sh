@@ -117,7 +117,7 @@ page_names_functions() {
 archives_keep_to_their_names() {
   local names
   names=$($nm -g --defined-only "$lib/libfp4moe.a" "$lib/libfp4moe_io.a" 2>/dev/null | awk 'NF == 3 {print $3}')
-  [ "$(wc -w <<<"$names")" -ge 100 ] && same 'names not of this library' '' "$(grep -v '^fp4moe_' <<<"$names")"
+  [ "$(wc -w <<<"$names")" -ge 100 ] && same 'names not of this library' '' "$(grep -vE '^(fp4moe_|_\.stapsdt\.base$)' <<<"$names")"
 }
 
 # perf names kernels by the symbol table that a linker keeps and strip removes.

@@ -74,8 +74,9 @@ done
 check 'fp4moe-autotune(1): options' options fp4moe-autotune.1 Tuning "$build/fp4moe-autotune"
 check 'fp4moe-autotune(1): options of report' options fp4moe-autotune.1 report "$build/fp4moe-autotune" report
 check 'fp4moe(1): variables' variables
-check 'fp4moe-table(5): words of a recipe' table_words Recipes write_recipe
-check 'fp4moe-table(5): words of a schedule' table_words Schedules write_schedule
-check 'fp4moe-table(5): words of a gain' table_words Gains write_gain
+check 'fp4moe-table(5): words of a recipe' table_words Recipes add_recipe
+check 'fp4moe-table(5): words of a schedule' table_words Schedules add_schedule
+check 'fp4moe-table(5): words of a gain' table_words Gains add_gain
+check 'fp4moe-table(5): words of a placement' table_words Placements add_placement
 check 'fp4moe-table(5): version' table_version
 closing

@@ -257,6 +257,8 @@ refuses 'extra' extra
 refuses '/proc/none' --quick --output /proc/none/table --shape 64,64,8,2,mxfp4
 
 # A full disk: the table that was there stays, and nothing is left beside it.
+rm -f "$table"
+"$build/fp4moe-autotune" $small --precision bf16 --budget 0.000001s >/dev/null 2>&1
 cp "$table" "$scratch/before"
 (trap '' XFSZ && ulimit -f 1 && exec "$build/fp4moe-autotune" $small --precision bf16) \
   >/dev/null 2>"$scratch/err" </dev/null

@@ -9,7 +9,7 @@ BEGIN {
   # Room, and the files that its files may include, directly or not.
   include["kernels"] = "^(kernels/|include/fp4moe[.]h)"
   include["src"] = "^(src/[^/]*$|kernels/|include/fp4moe[.]h)"
-  include["src/io"] = "^(src/io/|src/(status|checksum|activation|input_scale)[.]h|kernels/|include/)"
+  include["src/io"] = "^(src/io/|src/(status|checksum|activation|input_scale|cpu|text)[.]h|kernels/|include/)"
   include["src/cli"] = "^(src/|kernels/|include/|autotune/(measure|ceilings|presets|counters)[.]h)"
   include["autotune"] = "^(autotune/|src/|kernels/|include/)"
   include["tests"] = "."
@@ -26,7 +26,7 @@ BEGIN {
 
   # Functions of no file here, and the files that may call them.
   library["^json_"] = "^(src/(io|cli)|autotune|tests)/"
-  library["^hwloc_"] = "^(autotune/topology[.]c|tests/)"
+  library["^hwloc_"] = "^(autotune/(topology|places)[.]c|tests/)"
   library["^pfm_"] = "^autotune/counters[.]c"
   library["^numa_"] = "^src/numa[.]c"
   library["^CU_"] = "^tests/"
