@@ -135,7 +135,7 @@ static void check_mutant(const struct mutant *x, fp4moe_context *ctx, const clas
                          .activation = x->activation,
                          .input_global = w->input_global};
   random_layer *m = random_layer_new(&d, 1, NULL);
-  problem p = draw_tokens(&d, 4);
+  problem p = draw_tokens(&d, 16);
   forward(m, ctx, NULL, &p);
   closeness right = error_of(m, &p, FAULT_NONE), wrong = error_of(m, &p, x->fault);
   CHECK(is_close(right) && wrong.rel_l2 > least,

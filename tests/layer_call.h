@@ -37,7 +37,6 @@ int is_close(closeness c);
 /* One call in a workspace of its own, whose contents are rubbish. */
 fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
 
-
 fp4moe_context *context_of(size_t threads);
 
 /* mxfp8 by the floor rule, a wrong one: 2^floor(log2(amax)) stands at 256, and what is above 448
