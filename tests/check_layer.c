@@ -37,6 +37,8 @@ static void compare(const random_layer *m, fp4moe_context *ctx, size_t tokens, s
   drop(&p);
 }
 
+/* No two values of a clamped h may stand in a ratio such as 1 to 4: of class nvfp4 with a token's
+ * own global scale, which their maximum decides to the last bit, many would be ties at once. */
 static const fp4moe_activation activations[] = {{FP4MOE_SILU, 1, 0, 0, 0, 0},
                                                 {FP4MOE_SILU, 1, 0, 0, 0.7f, 0},
                                                 {FP4MOE_SILU, 0, 0, 0, 0, 0},
@@ -49,7 +51,7 @@ static const fp4moe_activation activations[] = {{FP4MOE_SILU, 1, 0, 0, 0, 0},
                                                 {FP4MOE_GELU_TANH, 0, 0, 0, 0, 0},
                                                 {FP4MOE_SITU, 1, 0, 4, 0, 25},
                                                 {FP4MOE_SITU, 1, 0, 0.5f, 0, 0},
-                                                {FP4MOE_SWIGLU_OAI, 1, 2, 0.3f, 0.5f, 0}};
+                                                {FP4MOE_SWIGLU_OAI, 1, 2, 0.37f, 0.5f, 0}};
 enum { ACTIVATIONS = sizeof activations / sizeof *activations };
 
 static const size_t shapes[][3] = {{32, 32, 3}, {96, 160, 4}, {64, 288, 5}, {352, 96, 2}};
