@@ -11,13 +11,13 @@ const char *const report_plot_names[REPORT_PLOTS] = {"roofline.svg", "efficiency
                                                      "winners.svg"};
 
 const char *const report_plot_captions[REPORT_PLOTS] = {
-    "Every gemv and gemm kernel that this machine can run, all threads. They run from the level-2\n"
-    "cache and so may stand above the slope, which is the memory's; whole layers (triangles) may not.\n"
-    "Bytes are those of the packed weights, which unpack reads for a gemm. A dot beneath the others of\n"
-    "its class is a lesser ISA. Kernels without multiplications are in the list below.",
+    ("Every gemv and gemm kernel that this machine can run, all threads. They run from the level-2\n"
+     "cache and so may stand above the slope, which is the memory's; whole layers (triangles) may not.\n"
+     "Bytes are those of the packed weights, which unpack reads for a gemm. A dot beneath the others of\n"
+     "its class is a lesser ISA. Kernels without multiplications are in the list below."),
     "Medians over rounds, bars from the first to the third quartile.",
-    "Grey: half of the races have less noise. At 1 the two were equal within the noise; a race that\n"
-    "left no other kernel has no mark.",
+    ("Grey: half of the races have less noise. At 1 the two were equal within the noise; a race that\n"
+     "left no other kernel has no mark."),
 };
 
 enum { CLASSES = 3 };

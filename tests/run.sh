@@ -98,12 +98,13 @@ arm_skip() { # why
 # ends before it has any.
 arm_limits() {
   local out
-  out=$(FP4MOE_TABLE=none qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu build-aarch64/fp4moe bench \
+  out=$(FP4MOE_TABLE=none qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu \
+    -E "LD_LIBRARY_PATH=build-aarch64/sysroot/usr/lib/aarch64-linux-gnu" build-aarch64/fp4moe bench \
     --hidden 64 --intermediate 64 --experts 4 --topk 1 --format mxfp4 --precision int8 --tokens 1 --json 2>&1)
   if [[ $out =~ \"int8_gops\":\ *[0-9.]*[1-9] && $out =~ \"bf16_gflops\":\ *[0-9.]*[1-9] ]]; then
     echo "1 passed, 0 failed, 0 skipped"
   else
-    echo "FAIL the limits on ARM: ${out: -500}"
+    echo "FAIL the limits on ARM: $(tail -c 500 <<<"$out")"
     echo "0 passed, 1 failed, 0 skipped"
   fi
 }
