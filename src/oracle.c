@@ -214,9 +214,9 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   first_pair(s, desc, r);
   if (!r->gemm) return no_kernel(s, desc, FP4MOE_OP_GEMM);
   if (!r->unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
-  int gemm_is_slow =
+  int gemv_is_best =
       gemv->mr > FEW_ROWS || (r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c);
-  if (bucket < FP4MOE_GEMV_BUCKETS || (gemm_is_slow && !is_forced(s, MANY_ROW_OPS))) {
+  if (bucket < FP4MOE_GEMV_BUCKETS || (gemv_is_best && !is_forced(s, MANY_ROW_OPS))) {
     r->unpack = r->gemm = NULL;
     r->gemv = gemv;
     r->panels = GEMV_PANELS;
