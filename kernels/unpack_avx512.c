@@ -13,8 +13,19 @@
 
 enum { MX_GROUP = 32, NV_GROUP = 16, ONE = 0x3f80 /* 1.0 in BF16 */ };
 
-/* Any scale. Products have at most six significant bits, so the upper half of FP32 holds them. */
-static void unpack_bf16_any_avx512(const uint8_t *nibbles, __m512 scale, size_t group, char *out) {
+/* The scales of 16 rows: any E8M0 or E4M3 byte as FP32, exact. */
+FP4_INLINE __m512 any_scale(const uint8_t *s, size_t group) {
+  const __m128i byte = _mm_load_si128((const __m128i *)s);
+  if (group == NV_GROUP) return _mm512_mul_ps(fp4_e4m3_f32_256th(byte), _mm512_set1_ps(0x1p8f));
+  const __mmask16 nan = _mm_cmpeq_epi8_mask(byte, _mm_set1_epi8(-1));
+  return _mm512_mask_mov_ps(fp4_e8m0_f32(byte), nan, fp4_nan_f32());
+}
+
+/* Any scale. Products have at most six significant bits, so the upper half of FP32 holds them. (It
+ * takes no vector: GCC leaves upper halves in use at the end of a function that does.) */
+static void unpack_bf16_any_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t group,
+                                   char *out) {
+  const __m512 scale = any_scale(scales, group);
   const __m512i table = fp4_e2m1_bf16(), upper = _mm512_set1_epi32((int)0xffff0000);
   for (size_t v = 0; v < group / 8; v++) {
     __m512i x = _mm512_load_si512(nibbles + 64 * v);
@@ -27,14 +38,6 @@ static void unpack_bf16_any_avx512(const uint8_t *nibbles, __m512 scale, size_t 
       _mm512_store_si512(out + 256 * v + 64 * i, _mm512_or_si512(hi16, lo16));
     }
   }
-}
-
-/* The scales of 16 rows: any E8M0 or E4M3 byte as FP32, exact. */
-FP4_INLINE __m512 any_scale(const uint8_t *s, size_t group) {
-  const __m128i byte = _mm_load_si128((const __m128i *)s);
-  if (group == NV_GROUP) return _mm512_mul_ps(fp4_e4m3_f32_256th(byte), _mm512_set1_ps(0x1p8f));
-  const __mmask16 nan = _mm_cmpeq_epi8_mask(byte, _mm_set1_epi8(-1));
-  return _mm512_mask_mov_ps(fp4_e8m0_f32(byte), nan, fp4_nan_f32());
 }
 
 /* The two vectors of pair i are columns 4 * (i % 2) + i / 2 and the second after that. */
@@ -112,10 +115,7 @@ void fp4moe_unpack_mx_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales,
       const __m512i add = _mm512_sub_epi16(_mm512_slli_epi16(spread(s), 7), _mm512_set1_epi16(ONE));
       fold(nibbles + 8 * k0, table, all, add, MX_GROUP, out + 32 * k0);
     }
-    if (k0 < k) {
-      const __m512 scale = any_scale(scales + k0 / 2, MX_GROUP);
-      unpack_bf16_any_avx512(nibbles + 8 * k0, scale, MX_GROUP, out + 32 * k0);
-    }
+    if (k0 < k) unpack_bf16_any_avx512(nibbles + 8 * k0, scales + k0 / 2, MX_GROUP, out + 32 * k0);
   }
 }
 
@@ -143,9 +143,6 @@ void fp4moe_unpack_nv_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales,
           _mm512_sub_epi16(_mm512_slli_epi16(both, 4), _mm512_set1_epi16(ONE - (120 << 7)));
       fold(nibbles + 8 * k0, table, keep, add, NV_GROUP, out + 32 * k0);
     }
-    if (k0 < k) {
-      const __m512 scale = any_scale(scales + k0, NV_GROUP);
-      unpack_bf16_any_avx512(nibbles + 8 * k0, scale, NV_GROUP, out + 32 * k0);
-    }
+    if (k0 < k) unpack_bf16_any_avx512(nibbles + 8 * k0, scales + k0, NV_GROUP, out + 32 * k0);
   }
 }
