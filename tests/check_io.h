@@ -58,6 +58,9 @@ void io_put_text(const char *path, const char *text);
 int io_says(fp4moe_status got, fp4moe_status want, const char *text, const char *words,
             const char *what);
 
+/* A GGUF file of a layer of 3 experts, in NVFP4 with globals. */
+void io_put_gguf(const char *path);
+
 /* Path of a file of tests/data/layers, valid until the next call. */
 const char *io_data_path(const char *name);
 fp4moe_checkpoint *io_open_checkpoint(const char *path); /* NULL: failed, and the test with it */

@@ -192,6 +192,15 @@ static random_layer *new_layer(fp4moe_format format, size_t hidden, size_t inter
   return random_layer_new(&desc, biases, NULL);
 }
 
+void io_put_gguf(const char *path) {
+  random_layer *m = new_layer(FP4MOE_NVFP4, 64, 128, 0, 1, 3);
+  add_layer(m);
+  put_gguf("deepseek4", 3);
+  write_out(path);
+  free_tensors();
+  random_layer_free(m);
+}
+
 /* ---- Good files ---- */
 
 static void test_layers(void) {
@@ -396,6 +405,7 @@ static void test_refused(void) {
   snprintf(find("norm.weight")->name, 64, "blk.4.ffn_gate_up_exps.bias");
   refuse(FP4MOE_INVALID, "'blk.4.ffn_gate_up_exps.bias'");
   add_layer(mx);
+  free(find("gate_exps.weight")->data);
   *find("gate_exps.weight") =
       (gguf_tensor){"blk.4.ffn_gate_exps.weight", {64, 32, 3},           3, 8,
                     64 * 32 * 3 / 32 * 34,        calloc(64 * 32 * 3, 2)};

@@ -25,8 +25,9 @@ void faults_disarm(void) { faulty.armed = 0; }
 
 static int fails(enum fault fault) {
   if (!faulty.armed || fault != faulty.fault) return 0;
-  int hit = faulty.calls++ == faulty.at || faulty.at < 0;
-  faulty.hit |= hit;
+  const long call = __atomic_fetch_add(&faulty.calls, 1, __ATOMIC_RELAXED);
+  const int hit = call == faulty.at || faulty.at < 0 || (faulty.lasts && call > faulty.at);
+  if (hit) faulty.hit = 1;
   if (hit && faulty.error > 0) errno = faulty.error;
   return hit;
 }

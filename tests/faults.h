@@ -34,6 +34,7 @@ typedef struct faults {
   enum fault fault;
   int error;
   long at, calls;   /* the call that fails, FAULT_ALWAYS: each; calls so far */
+  int lasts;        /* set once armed: those after it fail too */
   long held, files; /* allocations and descriptors taken while armed and not given back */
 } faults;
 extern faults faulty;

@@ -1,4 +1,5 @@
 /* dtype.c - the element types of safetensors, sizes in bytes, names (see tensors.h). */
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +23,22 @@ size_t fp4moe_io_dtype_bits(const char *dtype, const char **constant) {
       return dtypes[i].bits;
     }
   return 0;
+}
+
+int fp4moe_io_is_utf8(const char *text, size_t bytes) {
+  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* by length */
+  for (size_t i = 0, n; i < bytes; i += n) {
+    const unsigned char *t = (const unsigned char *)text + i;
+    n = *t < 0x80 ? 1 : *t >> 5 == 6 ? 2 : *t >> 4 == 14 ? 3 : *t >> 3 == 30 ? 4 : 0;
+    if (!n || n > bytes - i) return 0;
+    uint32_t code = n == 1 ? *t : *t & 0x7fu >> n;
+    for (size_t k = 1; k < n; k++) {
+      if (t[k] >> 6 != 2) return 0;
+      code = code << 6 | (t[k] & 0x3f);
+    }
+    if (code < least[n] || code > 0x10ffff || code >> 11 == 0x1b) return 0;
+  }
+  return 1;
 }
 
 int fp4moe_io_is_plain(const char *text) {

@@ -29,12 +29,16 @@ static char *join(const char *name, size_t stem, const char *ending) {
   return asprintf(&text, "%.*s%s", (int)stem, name, ending) < 0 ? NULL : text;
 }
 
-static const fp4moe_tensor *find_beside(const fp4moe_tensors *tensors, const char *name,
-                                        size_t stem, const char *ending) {
-  char *other = ending ? join(name, stem, ending) : NULL;
-  const fp4moe_tensor *tensor = other ? fp4moe_tensors_find(tensors, other) : NULL;
+/* The tensor "<stem><ending>"; NULL where there is none, or no ending. */
+static fp4moe_status find_beside(const fp4moe_tensors *tensors, const char *name, size_t stem,
+                                 const char *ending, const fp4moe_tensor **tensor) {
+  *tensor = NULL;
+  if (!ending) return FP4MOE_OK;
+  char *other = join(name, stem, ending);
+  if (!other) return fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: tensor names", name);
+  *tensor = fp4moe_tensors_find(tensors, other);
   free(other);
-  return tensor;
+  return FP4MOE_OK;
 }
 
 static int ends_in(const char *name, const char *ending, size_t *stem) {
@@ -126,11 +130,13 @@ static fp4moe_status check_global(const struct io_fp4 *f) {
 static fp4moe_status bind(const fp4moe_tensors *tensors, const struct naming *n, size_t stem,
                           struct io_fp4 *f) {
   const char *name = f->codes->name;
-  f->global = find_beside(tensors, name, stem, n->global);
+  const fp4moe_tensor *bias;
+  fp4moe_status status = find_beside(tensors, name, stem, n->global, &f->global);
+  if (status == FP4MOE_OK) status = find_beside(tensors, name, stem, "_bias", &bias);
+  if (status != FP4MOE_OK) return status;
   f->reciprocal = n->reciprocal;
   f->name = join(name, stem, n->plain);
   char *global = n->global ? join(name, stem, n->global) : NULL;
-  fp4moe_status status = FP4MOE_OK;
   if (!f->name || (n->global && !global))
     status = fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: tensor names", name);
   if (status == FP4MOE_OK) status = find_layout(f, global);
@@ -142,7 +148,7 @@ static fp4moe_status bind(const fp4moe_tensors *tensors, const struct naming *n,
   if (status != FP4MOE_OK || !f->global || f->global->bytes != f->slices * 2 * sizeof(float))
     return status;
   /* As the families have it: gpt-oss, which has biases, interleaves; Llama-4 does not. */
-  f->fusion = find_beside(tensors, name, stem, "_bias") ? IO_INTERLEAVED : IO_HALVES;
+  f->fusion = bias ? IO_INTERLEAVED : IO_HALVES;
   return status;
 }
 
@@ -162,9 +168,10 @@ static fp4moe_status bind_blocks(const fp4moe_tensors *tensors, struct io_fp4 *f
   f->columns = c->shape[rank - 1] / 2;
   f->name = strdup(c->name);
   if (!f->name) return fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: tensor names", c->name);
+  fp4moe_status status = FP4MOE_OK;
   if (f->format == FP4MOE_NVFP4 && ends_in(c->name, ".weight", &stem))
-    f->global = find_beside(tensors, c->name, stem, ".scale");
-  fp4moe_status status = f->global ? check_dtype(f->global, 0, "F32") : FP4MOE_OK;
+    status = find_beside(tensors, c->name, stem, ".scale", &f->global);
+  if (status == FP4MOE_OK && f->global) status = check_dtype(f->global, 0, "F32");
   return status || !f->global ? status : check_global(f);
 }
 
@@ -188,7 +195,8 @@ fp4moe_status fp4moe_io_fp4_find(const fp4moe_tensors *tensors, const char *name
                        f->codes->file, name, f->codes->dtype);
   for (int i = 0; i < NAMINGS; i++) {
     if (!ends_in(name, namings[i].codes, &stem)) continue;
-    f->scales = find_beside(tensors, name, stem, namings[i].scales);
+    status = find_beside(tensors, name, stem, namings[i].scales, &f->scales);
+    if (status != FP4MOE_OK) return status;
     if (!f->scales) continue;
     status = bind(tensors, &namings[i], stem, f);
     if (status != FP4MOE_OK) fp4moe_io_fp4_release(f);

@@ -11,6 +11,7 @@
 #include "io/gguf.h"
 
 #include <endian.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,15 +98,20 @@ static fp4moe_status take_name(struct reader *r, uint64_t most, const char *what
   status = take(r, r->text, length);
   if (status != FP4MOE_OK) return status;
   r->text[length] = 0;
-  json_t *probe = json_stringn(r->text, (size_t)length);
-  int plain = probe && !memchr(r->text, 0, (size_t)length) && fp4moe_io_is_plain(r->text);
-  json_decref(probe);
-  if (plain) return FP4MOE_OK;
+  if (fp4moe_io_is_utf8(r->text, (size_t)length) && !memchr(r->text, 0, (size_t)length) &&
+      fp4moe_io_is_plain(r->text))
+    return FP4MOE_OK;
   return fp4moe_fail(FP4MOE_INVALID, "%s: %s before byte %llu is not plain UTF-8", r->file->path,
                      what, (unsigned long long)r->at);
 }
 
 /* ---- Metadata ---- */
+
+/* A value that is to be kept; NULL: no memory for it. */
+static fp4moe_status keep(const struct reader *r, json_t *json, json_t **value) {
+  *value = json;
+  return json ? FP4MOE_OK : fp4moe_fail(FP4MOE_NO_MEMORY, "%s: metadata", r->file->path);
+}
 
 /* A string value; kept when it is short and well-formed. */
 static fp4moe_status take_string(struct reader *r, json_t **value) {
@@ -115,10 +121,13 @@ static fp4moe_status take_string(struct reader *r, json_t **value) {
   if (status != FP4MOE_OK) return status;
   if (length > sizeof text) return skip(r, length, 1, "bytes of text");
   status = take(r, text, length);
-  if (status == FP4MOE_OK && value) *value = json_stringn(text, (size_t)length);
-  return status;
+  if (status != FP4MOE_OK || !value || !fp4moe_io_is_utf8(text, (size_t)length)) return status;
+  return keep(r, json_stringn(text, (size_t)length), value);
 }
 
+static json_t *real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+/* null: NaN, Inf, too large. NULL: no memory. */
 static json_t *number(uint32_t type, uint64_t raw) {
   uint32_t low = (uint32_t)raw;
   float f;
@@ -133,21 +142,20 @@ static json_t *number(uint32_t type, uint64_t raw) {
   case I32:
     return json_integer((int32_t)raw);
   case F32:
-    return json_real((double)f);
+    return real((double)f);
   case F64:
-    return json_real(d);
+    return real(d);
   case BOOL:
     return json_boolean(raw);
   default:
-    return raw > INT64_MAX ? NULL : json_integer((json_int_t)raw);
+    return raw > INT64_MAX ? json_null() : json_integer((json_int_t)raw);
   }
 }
 
 static fp4moe_status take_number(struct reader *r, uint32_t type, json_t **value) {
   uint64_t raw = 0;
   fp4moe_status status = take(r, &raw, value_bytes[type]);
-  if (status == FP4MOE_OK) *value = number(type, le64toh(raw)); /* NULL: NaN, Inf, too large */
-  return status;
+  return status == FP4MOE_OK ? keep(r, number(type, le64toh(raw)), value) : status;
 }
 
 /* Floats that are all the same are one float; any others are stepped over. */
@@ -160,8 +168,7 @@ static fp4moe_status take_floats(struct reader *r, uint64_t count, json_t **valu
     if (i == 0) first = next;
     equal = equal && next == first;
   }
-  if (status == FP4MOE_OK && equal) *value = number(F32, first);
-  return status;
+  return status == FP4MOE_OK && equal ? keep(r, number(F32, first), value) : status;
 }
 
 static fp4moe_status take_array(struct reader *r, json_t **value) {

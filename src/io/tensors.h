@@ -33,6 +33,9 @@ fp4moe_status fp4moe_io_safetensors_append(fp4moe_tensors *set, const char *path
 /* Bits of an element of a safetensors dtype and the constant string for it; 0: unknown. */
 size_t fp4moe_io_dtype_bits(const char *dtype, const char **constant);
 
+/* 1: well-formed UTF-8: shortest forms, no surrogates, at most U+10FFFF. */
+int fp4moe_io_is_utf8(const char *text, size_t bytes);
+
 /* 0: the text holds a control character. Names end up in one-line texts and on terminals. */
 int fp4moe_io_is_plain(const char *text);
 

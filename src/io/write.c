@@ -76,13 +76,9 @@ static fp4moe_status add_entries(const char *path, json_t *root, const struct it
     const char *name = items[i].data->name;
     if (json_object_get(root, name))
       return fp4moe_fail(FP4MOE_INVALID, "%s: two tensors are called '%.200s'", path, name);
-    json_t *probe = json_string(name);
-    if (!probe || !fp4moe_io_is_plain(name)) {
-      json_decref(probe);
+    if (!fp4moe_io_is_utf8(name, strlen(name)) || !fp4moe_io_is_plain(name))
       return fp4moe_fail(FP4MOE_INVALID, "%s: the name of tensor %zu is not plain UTF-8", path,
                          items[i].index);
-    }
-    json_decref(probe);
     if (json_object_set_new(root, name, make_entry(&items[i], at)) != 0)
       return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
     if (__builtin_add_overflow(at, items[i].bytes, &at))
@@ -91,19 +87,41 @@ static fp4moe_status add_entries(const char *path, json_t *root, const struct it
   return FP4MOE_OK;
 }
 
+/* Text that grows, because jansson's own loses what a failed allocation has no room for. */
+struct text {
+  char *at;
+  size_t bytes, cap;
+  int lost;
+};
+
+static int append(const char *part, size_t bytes, void *arg) {
+  struct text *t = arg;
+  if (t->bytes + bytes > t->cap) {
+    size_t cap = 2 * (t->bytes + bytes);
+    char *at = realloc(t->at, cap);
+    if (!at) return t->lost = -1;
+    t->at = at;
+    t->cap = cap;
+  }
+  memcpy(t->at + t->bytes, part, bytes);
+  t->bytes += bytes;
+  return 0;
+}
+
 /* The JSON padded with spaces so that data begin at a multiple of 8. */
 static fp4moe_status make_header(const char *path, const struct item *items, size_t n, char **text,
                                  size_t *bytes) {
   json_t *root = json_object();
+  struct text t = {0};
   if (!root) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
   fp4moe_status status = add_entries(path, root, items, n);
-  char *json = status == FP4MOE_OK ? json_dumps(root, JSON_COMPACT) : NULL;
+  int failed = status == FP4MOE_OK && json_dump_callback(root, append, &t, JSON_COMPACT);
   json_decref(root);
+  failed |= append("       ", 7 & -t.bytes, &t);
+  *text = t.at;
+  *bytes = t.bytes;
   if (status != FP4MOE_OK) return status;
-  int length = json ? asprintf(text, "%s%*s", json, (int)(7 & -strlen(json)), "") : -1;
-  free(json);
-  if (length < 0) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
-  *bytes = (size_t)length;
+  if (failed || t.lost) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
   if (*bytes > IO_HEADER_BYTES_MAX)
     return fp4moe_fail(FP4MOE_INVALID, "%s: header of %zu bytes, at most %zu", path, *bytes,
                        IO_HEADER_BYTES_MAX);
