@@ -64,7 +64,7 @@ static _Noreturn void print_help(void) {
 static void add_shape(models *m, const preset *shape, const char *name) {
   if (m->count == MAX_MODELS) die("%s: more than %d models", name, MAX_MODELS);
   m->shape[m->count] = *shape;
-  m->name[m->count++] = strdup(name);
+  m->name[m->count++] = copy_text(name);
 }
 
 static int is_known(const models *m, const fp4moe_layer_desc *d) {
@@ -136,7 +136,7 @@ static void add_numbers(models *m, const char *text) {
   preset p = {.top_k = 1};
   activation_flags activation = {0};
   size_t *number[] = {&p.hidden, &p.intermediate, &p.experts, &p.top_k};
-  char *list = strdup(text), *save = NULL, *word = strtok_r(list, ",", &save);
+  char *list = copy_text(text), *save = NULL, *word = strtok_r(list, ",", &save);
   size_t most = 1 << 20;
   for (int i = 0; i < 4; i++, word = strtok_r(NULL, ",", &save))
     *number[i] = parse_size("--shape", word ? word : "", 1, most);
@@ -152,7 +152,7 @@ static void add_numbers(models *m, const char *text) {
 
 /* NxK,FORMAT */
 static void add_matrix(models *m, const char *text) {
-  char *list = strdup(text), *x = strchr(list, 'x'), *comma = strchr(list, ',');
+  char *list = copy_text(text), *x = strchr(list, 'x'), *comma = strchr(list, ',');
   size_t most = 1 << 20;
   if (!x || !comma || x > comma)
     die("--linear %s: not NxK,FORMAT; see %s --help", text, command_name);
@@ -195,7 +195,7 @@ static uint64_t parse_time(const char *text) {
 
 unsigned options_classes(const char *text) {
   unsigned classes = 0;
-  char *list = strdup(text);
+  char *list = copy_text(text);
   for (char *save, *w = strtok_r(list, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
     fp4moe_precision p = parse_precision(w);
     if (p > FP4MOE_PRECISION_INT8)

@@ -41,7 +41,7 @@ static void take_lines(json_t *lines, const char *path) {
   while (f && getline(&line, &cap, f) > 0) {
     json_t *value = json_loads(line, 0, NULL);
     if (!value) die("%s: a line that is not JSON", path);
-    json_array_append_new(lines, value);
+    json_append(lines, value);
   }
   if (f) fclose(f);
   free(line);

@@ -45,12 +45,11 @@ static void json_case(const bench *b, const bench_case *c, const figures *f) {
                 f->efficiency.median, "quartiles", f->efficiency.q1, f->efficiency.q3, "err",
                 json_number(c->side[OWN].err.rel_l2), "kernels", json_names(c->side[OWN].kernels));
   if (b->sides == SIDES)
-    json_object_update_new(line,
-                           json_pack("{ss sf sf s[ff] so so}", "against", p->against, "against_ms",
-                                     f->against_ms.median, "ratio", f->ratio.median,
-                                     "ratio_quartiles", f->ratio.q1, f->ratio.q3, "against_err",
-                                     json_number(c->side[AGAINST].err.rel_l2), "against_kernels",
-                                     json_names(c->side[AGAINST].kernels)));
+    json_merge(line, json_pack("{ss sf sf s[ff] so so}", "against", p->against, "against_ms",
+                               f->against_ms.median, "ratio", f->ratio.median, "ratio_quartiles",
+                               f->ratio.q1, f->ratio.q3, "against_err",
+                               json_number(c->side[AGAINST].err.rel_l2), "against_kernels",
+                               json_names(c->side[AGAINST].kernels)));
   print_json(line);
 }
 

@@ -43,6 +43,12 @@ void *allocate_workspace(size_t bytes) {
   return memory;
 }
 
+char *copy_text(const char *text) {
+  char *copy = strdup(text);
+  if (!copy) die("no memory for '%s'", text);
+  return copy;
+}
+
 int next_option(int argc, char **argv, const struct option *options) {
   opterr = 0;
   int c = getopt_long(argc, argv, ":", options, NULL);
@@ -124,9 +130,20 @@ void progress_clear(void) {
 
 /* ---- JSON ---- */
 
+static void keep(int failed) {
+  if (failed) die("no memory for JSON");
+}
+
+void json_append(json_t *list, json_t *value) { keep(json_array_append_new(list, value)); }
+
+void json_put(json_t *object, const char *name, json_t *value) {
+  keep(json_object_set_new(object, name, value));
+}
+
+void json_merge(json_t *object, json_t *fields) { keep(json_object_update_new(object, fields)); }
+
 void print_json(json_t *value) {
-  if (!value || json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(7)))
-    die("no memory for JSON");
+  keep(!value || json_dumpf(value, stdout, JSON_COMPACT | JSON_REAL_PRECISION(7)));
   putchar('\n');
   json_decref(value);
 }
@@ -137,7 +154,7 @@ json_t *json_names(const char *names) {
   json_t *list = json_array();
   for (size_t n; *names; names += n + (names[n] == ',')) {
     n = strcspn(names, ",");
-    json_array_append_new(list, json_stringn(names, n));
+    json_append(list, json_stringn(names, n));
   }
   return list;
 }

@@ -28,6 +28,7 @@ void require(fp4moe_status status, const char *what);
 
 void *allocate(size_t count, size_t size); /* zeroed */
 void *allocate_workspace(size_t bytes);    /* in huge pages where the system gives them */
+char *copy_text(const char *text);         /* all three: or death */
 
 /* getopt_long over long options only: the option's val, or -1 at the end. Dies on an unknown option
  * or a missing value. */
@@ -94,6 +95,11 @@ fp4moe_context *open_context_of(fp4moe_context_desc desc); /* struct_size and lo
 void progress(const char *what, size_t done, size_t total);
 void progress_at_once(const char *what, size_t done, size_t total);
 void progress_clear(void);
+
+/* Take a new value over, or die; also where there is none for want of memory. */
+void json_append(json_t *list, json_t *value);
+void json_put(json_t *object, const char *name, json_t *value);
+void json_merge(json_t *object, json_t *fields);
 
 /* Prints a JSON value on one line of stdout and drops it. A number that is no number is null. */
 void print_json(json_t *value);

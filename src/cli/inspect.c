@@ -74,7 +74,7 @@ static void describe(char *text, size_t cap, const fp4moe_tensor *t, const char 
 static void add_to_groups(group *groups, size_t *count, const char *text) {
   size_t g = 0;
   while (g < *count && strcmp(groups[g].pattern, text) != 0) g++;
-  if (g == *count) groups[(*count)++].pattern = strdup(text);
+  if (g == *count) groups[(*count)++].pattern = copy_text(text);
   groups[g].count++;
 }
 

@@ -29,13 +29,12 @@ static void json_line(const op_bench *b, const op_case *c, const figures *f) {
                            f->gbytes_s, "gops", f->gops, "share", f->share);
   static const char *const names[COUNTERS_EVENTS] = {"cycles", "instructions", "llc_misses"};
   for (int i = 0; i < COUNTERS_EVENTS; i++)
-    json_object_set_new(line, names[i], json_number(c->counts.event[i] / c->counted_calls));
-  json_object_set_new(line, "task_clock_ns",
-                      json_number(c->counts.task_clock_ns / c->counted_calls));
-  json_object_set_new(line, "tsc", json_number(c->counts.tsc / c->counted_calls));
-  json_object_update_new(line, c->kernel->err ? json_pack("{so sI}", "err", json_number(c->err),
-                                                          "bound", (json_int_t)c->kernel->err)
-                                              : json_pack("{sb}", "same_bits", c->same_bits));
+    json_put(line, names[i], json_number(c->counts.event[i] / c->counted_calls));
+  json_put(line, "task_clock_ns", json_number(c->counts.task_clock_ns / c->counted_calls));
+  json_put(line, "tsc", json_number(c->counts.tsc / c->counted_calls));
+  json_merge(line, c->kernel->err ? json_pack("{so sI}", "err", json_number(c->err), "bound",
+                                              (json_int_t)c->kernel->err)
+                                  : json_pack("{sb}", "same_bits", c->same_bits));
   print_json(line);
 }
 

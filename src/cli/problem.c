@@ -67,7 +67,7 @@ static const struct option options[] = {
 };
 
 static void parse_tokens(problem *p, const char *text) {
-  char *list = strdup(text); /* argv stays as it is, to be printed */
+  char *list = copy_text(text); /* argv stays as it is, to be printed */
   p->calls = 0;
   for (char *save, *t = strtok_r(list, ",", &save); t; t = strtok_r(NULL, ",", &save)) {
     if (p->calls == MAX_CALLS) die("--tokens: more than %d numbers", MAX_CALLS);
@@ -105,7 +105,7 @@ static void take_size(problem *p, int option, const char *text) {
 
 /* "N,K": FP4 matrices without a layer around them. */
 static void take_linear(problem *p, const char *text) {
-  char *both = strdup(text), *comma = strchr(both, ',');
+  char *both = copy_text(text), *comma = strchr(both, ',');
   if (!comma) die("--linear %s: expected N,K", text);
   *comma = 0;
   p->shape.hidden = parse_size("--linear", both, 1, MAX_SIZE);

@@ -20,8 +20,7 @@ typedef struct tour {
 
 static void skip(const run_options *o, tour *t, const fp4moe_checkpoint_layer *l) {
   if (o->json)
-    json_array_append_new(t->skipped,
-                          json_pack("{sI ss}", "layer", (json_int_t)l->layer, "why", l->reason));
+    json_append(t->skipped, json_pack("{sI ss}", "layer", (json_int_t)l->layer, "why", l->reason));
   else
     printf("layer %zu: skipped: %s\n", l->layer, l->reason);
 }
@@ -51,7 +50,7 @@ static void add_kernels(json_t *all, const char *names) {
     size_t j = 0;
     while (j < json_array_size(all) && strcmp(json_string_value(json_array_get(all, j)), name) != 0)
       j++;
-    if (j == json_array_size(all)) json_array_append_new(all, json_string(name));
+    if (j == json_array_size(all)) json_append(all, json_string(name));
   }
   json_decref(list);
 }
@@ -60,11 +59,10 @@ static void report_layer(const run_options *o, tour *t, const fp4moe_checkpoint_
                          const fp4moe_layer *layer, size_t top_k, timing time, difference d) {
   double gbytes_s = time.weight_bytes * 1e-6 / time.ms;
   if (o->json) {
-    json_array_append_new(t->layers,
-                          json_pack("{sI ss sI so so so so}", "layer", (json_int_t)l->layer,
-                                    "family", l->family, "top_k", (json_int_t)top_k, "ms",
-                                    json_number(time.ms), "gbytes_s", json_number(gbytes_s), "err",
-                                    json_number(d.rel_l2), "nodes", run_nodes(layer)));
+    json_append(t->layers, json_pack("{sI ss sI so so so so}", "layer", (json_int_t)l->layer,
+                                     "family", l->family, "top_k", (json_int_t)top_k, "ms",
+                                     json_number(time.ms), "gbytes_s", json_number(gbytes_s), "err",
+                                     json_number(d.rel_l2), "nodes", run_nodes(layer)));
     return;
   }
   printf("layer %zu: %s, top-%zu%s: %.3f ms, %.2f GB/s, err %.2e\n", l->layer, l->family, top_k,

@@ -14,8 +14,7 @@ json_t *run_nodes(const fp4moe_layer *layer) {
   for (size_t i = 0; i < count && i < MOST; i++) {
     if (!nodes[i].there) continue;
     json_t *node = nodes[i].node < 0 ? json_null() : json_integer(nodes[i].node);
-    json_array_append_new(list,
-                          json_pack("{so sI}", "node", node, "bytes", (json_int_t)nodes[i].there));
+    json_append(list, json_pack("{so sI}", "node", node, "bytes", (json_int_t)nodes[i].there));
   }
   return list;
 }
