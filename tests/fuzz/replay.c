@@ -40,7 +40,9 @@ int main(int argc, char **argv) {
     if (child == 0) run(path, list[i]->d_name);
     if (child > 0) waitpid(child, &end, 0);
     if (end) printf("FAIL %s: ended with %#x\n", path, (unsigned)end), failed++;
+    free(list[i]);
   }
+  if (n >= 0) free(list);
   if (n <= 0) printf("FAIL %s: no seeds\n", argc == 2 ? argv[1] : "usage: replay CORPUS"), failed++;
   printf("%d passed, %d failed, 0 skipped\n", n > 0 ? n - failed : 0, failed);
   return failed != 0;

@@ -208,6 +208,11 @@ def table_seeds():
             "ratio=1034000 noise=4000 kept=1")
     yield "ok-schedule", table(schedule)
     yield "ok-gain", table(schedule, gain)
+    place = "placement cores=2 nodes=1 pus=4 ns=1 noise=4000 word=all_pus shards=1"
+    yield "ok-placement", table(place, place.replace("cores=2", "cores=16").replace("all_pus", "per_l3"))
+    yield "bad-placement-word", table(place.replace("all_pus", "0-3"))
+    yield "bad-placement-shards", table(place.replace("shards=1", "shards=17"))
+    yield "bad-placement-cores", table(place.replace("cores=2", "cores=0"))
     yield "bad-gain", table(gain.replace("ratio=1034000", "ratio=0"))
     yield "bad-not-a-table", b"something else\n"
     yield "bad-other-host", table().replace(b"@HEADER", b"fp4moe-table 1\narch vax\ncpu x\nisa c\ntopology x")

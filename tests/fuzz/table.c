@@ -32,6 +32,17 @@ static void try_plans(const fp4moe_host *host, fp4moe_isa isa, const fp4moe_tabl
   }
 }
 
+/* A place that is found is one that a thread can be put on, or says which one is not there. */
+static void try_place(const fp4moe_host *host, const fp4moe_table *table) {
+  const fp4moe_placement_key key = fp4moe_host_key(host);
+  const fp4moe_placement_entry *entry;
+  int pu[FP4MOE_MAX_PUS];
+  size_t count;
+  if (fp4moe_table_place(table, &key, &entry) == FP4MOE_MATCH_NONE) return;
+  if (!fp4moe_host_place(host, fp4moe_placement_name(entry->placement), pu, &count) && !count)
+    abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const char word[] = "@HEADER\n";
   static char text[(1 << 18) + 1024];
@@ -49,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memcpy(text + n, data + skip, size - skip);
   if (fuzz_met(fp4moe_table_load(fuzz_file(text, n + size - skip), &host, isa, &table))) return 0;
   try_plans(&host, isa, table);
+  if (!table->refused) try_place(&host, table);
   if (table->refused || table->dropped) fuzz_status = FP4MOE_INVALID;
   fp4moe_table_free(table);
   return 0;
