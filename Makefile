@@ -78,10 +78,11 @@ NUMA     := $(call has,numa.h,numa)
 USDT     := $(call has,sys/sdt.h,c)
 HWLOC    := $(call has,hwloc.h,hwloc)
 PFM      := $(call has,perfmon/pfmlib_perf_event.h,pfm)
-TESTS    := $(filter-out tests/soak% $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
+TESTS    := $(filter-out tests/soak% tests/faulty_main.c $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
               $(if $(HWLOC),,tests/check_topology.c),$(wildcard tests/*.c)) \
             $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c \
               gains.c compare.c $(if $(HWLOC),topology.c))
+PROGRAMS := fp4moe fp4moe-autotune
 obj       = $(patsubst %.c,$(B)/%.o,$(1))
 
 CPPFLAGS += $(if $(filter 1,$(USDT)),-DFP4MOE_USDT)
@@ -127,10 +128,18 @@ $(B)/fp4moe: $(call obj,src/cli/main.c) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/li
 $(B)/fp4moe-autotune: $(call obj,$(TUNER)) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -lhwloc $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
-# The tests stand between the library and these calls (tests/faults.h).
+# The tests stand between the library and these calls (tests/faults.h), and before a program's main.
 WRAPPED  := malloc calloc realloc aligned_alloc free strdup strndup asprintf mmap open close pread \
             pwrite fsync rename flock pthread_create
-$(B)/check: LDFLAGS += $(WRAPPED:%=-Wl,--wrap=%)
+FAULTY   := $(PROGRAMS:%=$(B)/faulty/%)
+$(B)/check $(FAULTY): LDFLAGS += $(WRAPPED:%=-Wl,--wrap=%)
+$(FAULTY): LDFLAGS += -Wl,--wrap=main
+$(B)/faulty/fp4moe: $(call obj,src/cli/main.c)
+$(B)/faulty/fp4moe-autotune: $(call obj,$(TUNER))
+$(FAULTY): $(call obj,tests/faulty_main.c tests/faults.c) $(B)/tools.a $(B)/libfp4moe_io.a $(B)/libfp4moe.a
+	$(call say,LD)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(if $(filter %autotune,$@),-lhwloc) $(IO_LIBS) $(PFM_LIBS) $(LIBS) -o $@
 $(B)/check: $(call obj,$(TESTS)) $(if $(JANSSON),$(B)/libfp4moe_io.a) $(B)/libfp4moe.a
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) $^ -lcunit $(if $(HWLOC),-lhwloc) $(if $(JANSSON),$(IO_LIBS)) $(PFM_LIBS) $(LIBS) -o $@
@@ -149,7 +158,6 @@ BINDIR     ?= $(PREFIX)/bin
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
-PROGRAMS   := fp4moe fp4moe-autotune
 LIBRARIES  := libfp4moe libfp4moe_io
 HEADERS    := $(notdir $(wildcard include/*.h))
 PAGES      := $(notdir $(wildcard src/man/*))
@@ -210,7 +218,7 @@ test: $(B)/check $(if $(JANSSON),$(REPLAYS))
 
 check:
 	@.ci/packages check
-	@$(MAKE) all $(B)/check $(if $(JANSSON),$(B)/soak) $(REPLAYS)
+	@$(MAKE) all $(FAULTY) $(B)/check $(if $(JANSSON),$(B)/soak) $(REPLAYS)
 	@SOAK=$(or $(SOAK),30) tests/run.sh $(B) $(CHECKS) soak
 
 rules: all $(B)/check
@@ -222,20 +230,21 @@ memcheck: all $(B)/check
 
 # ---- Proof: sanitizers and soak, each with a build directory of its own.
 # SIMD kernels are a thousand loads a function: checked by calls, and not for what loads by
-# intrinsics cannot get wrong, they compile in seconds.
+# intrinsics cannot get wrong, they compile in seconds. GCC clears upper halves (vzeroupper) only
+# among its expensive optimizations, which -O1 leaves out.
 ASAN     := -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 ASAN_ROW := -fno-sanitize=null,alignment,object-size,pointer-overflow \
-            $(if $(findstring clang,$(shell $(CC) --version)),,--param asan-instrumentation-with-call-threshold=0)
-$(B)/kernels/%.o: CPPFLAGS += $(ROW_FLAGS)
+            $(if $(findstring clang,$(shell $(CC) --version)),,-fexpensive-optimizations --param asan-instrumentation-with-call-threshold=0)
+$(B)/kernels/%.o $(B)/tests/evex_%.o: CPPFLAGS += $(ROW_FLAGS)
 
 SANE     := -O1 -g1 -Wno-format-truncation -Wno-conversion
 SANITIZED = $(MAKE) B=$(B)-asan CC='$(CC) $(ASAN)' CFLAGS='$(SANE)' ROW_FLAGS='$(ASAN_ROW)'
 
 # AddressSanitizer, LeakSanitizer and UBSan: all tests, and of the programs.
 asan: asan-build
-	tests/run.sh $(B)-asan check fuzz cli tuner
+	tests/run.sh $(B)-asan check fuzz cli tuner faults
 asan-build:
-	+@$(SANITIZED) all $(B)-asan/check $(REPLAYS:$(B)/%=$(B)-asan/%)
+	+@$(SANITIZED) all $(FAULTY:$(B)/%=$(B)-asan/%) $(B)-asan/check $(REPLAYS:$(B)/%=$(B)-asan/%)
 
 # Reload and replan beside calls, and the pool, under ThreadSanitizer.
 tsan: tsan-build
@@ -249,11 +258,11 @@ soak: $(B)/soak
 
 # Everything: what check runs, all of it under the sanitizers, memcheck, the soak. What misses a
 # package is skipped by name.
-CHECKS   := check fuzz cli tuner examples rules install pages build clang profile isa qemu valgrind arm
+CHECKS   := check fuzz cli tuner faults examples rules install pages build clang profile isa qemu valgrind arm
 proof:
 	@.ci/packages check || echo 'parts that want them are skipped by name'
-	@$(MAKE) all $(B)/check $(if $(JANSSON),$(B)/soak $(REPLAYS))
-	@tests/run.sh $(B) $(filter-out valgrind,$(CHECKS)) asan tsan memcheck soak
+	@$(MAKE) all $(FAULTY) $(B)/check $(if $(JANSSON),$(B)/soak $(REPLAYS))
+	@tests/run.sh $(B) $(filter-out valgrind faults,$(CHECKS)) every-fault asan tsan memcheck soak
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:

@@ -103,7 +103,8 @@ int places_race(tune_run *run, fp4moe_context *context, const problem *p,
     lane->runner[i].order = (uint32_t)i;
   }
   lane->count = s->count;
-  if (raced) race_run(&clock, run->quick ? &quick : &full, lane, 1);
+  if (raced && !race_run(&clock, run->quick ? &quick : &full, lane, 1))
+    die("no memory for a race of placements");
   progress_clear();
   if (tune_is_late(run)) raced = 0;
   if (raced)

@@ -180,7 +180,8 @@ static void decide(track *t, size_t rounds, double resolution) {
 
 /* ---- The race ---- */
 
-static size_t open_tracks(race_lane *lanes, size_t n, track *tracks) {
+/* How many lanes have runners, and memory for them. */
+static size_t open_tracks(race_lane *lanes, size_t n, track *tracks, int *memory) {
   size_t used = 0;
   for (size_t l = 0; l < n; l++) {
     size_t first = 0;
@@ -190,7 +191,10 @@ static size_t open_tracks(race_lane *lanes, size_t n, track *tracks) {
     tracks[l] = (track){.lane = &lanes[l], .leader = first, .sigma = INFINITY};
     tracks[l].runner = calloc(lanes[l].count, sizeof *tracks[l].runner);
     tracks[l].away = calloc(lanes[l].count * RACE_ROUNDS, sizeof *tracks[l].away);
-    used += tracks[l].runner && tracks[l].away;
+    if (!tracks[l].runner || !tracks[l].away)
+      *memory = 0;
+    else
+      used++;
   }
   return used;
 }
@@ -213,11 +217,12 @@ static int is_over(track *tracks, size_t n, size_t rounds, const race_rules *rul
          (!open && rounds >= rules->screen_rounds + rules->least_rounds);
 }
 
-void race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n) {
+int race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n) {
   track *tracks = calloc(n, sizeof *tracks);
+  int memory = tracks != NULL;
   measure_rng rng = {rules->seed};
   size_t rounds = 0;
-  if (tracks && open_tracks(lanes, n, tracks) == n)
+  if (memory && open_tracks(lanes, n, tracks, &memory) == n)
     while (rounds < RACE_ROUNDS) {
       run_round(host, tracks, n, rounds++, &rng);
       if ((host->stop && host->stop(host->arg)) || is_over(tracks, n, rounds, rules)) break;
@@ -228,4 +233,5 @@ void race_run(const race_host *host, const race_rules *rules, race_lane *lanes, 
     free(tracks[l].away);
   }
   free(tracks);
+  return memory;
 }

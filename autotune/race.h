@@ -51,7 +51,8 @@ typedef struct race_lane {
   size_t rounds;
 } race_lane;
 
-/* Runs lanes[0 .. n), n <= RACE_LANES; a lane without runners is left alone. */
-void race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n);
+/* Runs lanes[0 .. n), n <= RACE_LANES; a lane without runners is left alone. 0: no memory, and
+ * nothing was run. */
+int race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n);
 
 #endif

@@ -87,7 +87,7 @@ static fp4moe_status run(target *t, const fp4moe_batch *batch) {
                                t->workspace_bytes);
 }
 
-static void forward(target *t, const fp4moe_batch *batch) {
+static void reserve(target *t, const fp4moe_batch *batch) {
   size_t threads = fp4moe_context_threads(t->context);
   size_t bytes = fp4moe_plan_workspace_bytes(t->layer, &t->plan, batch->tokens, batch->top_k,
                                              threads, batch->tokens);
@@ -96,6 +96,10 @@ static void forward(target *t, const fp4moe_batch *batch) {
     t->workspace = allocate_workspace(bytes);
     t->workspace_bytes = bytes;
   }
+}
+
+static void forward(target *t, const fp4moe_batch *batch) {
+  reserve(t, batch);
   require(run(t, batch), t->problem.name);
 }
 
@@ -165,12 +169,28 @@ static void make_proof(target *t) {
   t->plan = plan;
 }
 
+/* The call that proves candidate i. */
+static fp4moe_batch set_candidate(const target_candidates *c, size_t i) {
+  for (int b = 0; b < FP4MOE_BUCKETS; b++) c->target->plan.recipe[c->phase][b] = c->recipe[i];
+  return proof_batch(c->target, c->target->got);
+}
+
+void target_reserve(const target_candidates *c, size_t n) {
+  const fp4moe_plan plan = c->target->plan;
+  const size_t next = c->target->next;
+  for (size_t i = 0; i < n; i++) {
+    fp4moe_batch batch = set_candidate(c, i);
+    reserve(c->target, &batch);
+  }
+  c->target->plan = plan;
+  c->target->next = next;
+}
+
 int target_holds(void *candidates, size_t i, char reason[PROVE_REASON]) {
-  target_candidates *c = candidates;
+  const target_candidates *c = candidates;
   target *t = c->target;
   double d = 0, n = 0, bound = class_bound(t->problem.precision);
-  for (int b = 0; b < FP4MOE_BUCKETS; b++) t->plan.recipe[c->phase][b] = c->recipe[i];
-  fp4moe_batch batch = proof_batch(t, t->got);
+  fp4moe_batch batch = set_candidate(c, i);
   forward(t, &batch);
   for (size_t j = 0; j < PROOF_ROWS * t->layer->desc.hidden; j++) {
     d += pow((double)t->got[j] - (double)t->want[j], 2);

@@ -41,6 +41,8 @@ typedef struct target_candidates {
   int phase;
   const fp4moe_recipe *recipe;
 } target_candidates;
+/* What the first n of them need, so that a child that proves them allocates nothing. */
+void target_reserve(const target_candidates *candidates, size_t n);
 int target_holds(void *candidates, size_t i, char reason[PROVE_REASON]);
 
 #endif

@@ -47,7 +47,8 @@ static void run_race(job *j, void (*time)(void *, const size_t *, double *), rac
   const race_rules quick = {2, 3, 8, 0.02, 1}, full = {3, 6, 30, 0.01, 1};
   const race_host host = {time, stop_race, j};
   j->race_end_ns = fp4moe_now_ns() + (j->run->quick ? 2 : 12) * UINT64_C(1000000000);
-  race_run(&host, j->run->quick ? &quick : &full, lanes, n);
+  if (!race_run(&host, j->run->quick ? &quick : &full, lanes, n))
+    die("%s: no memory for a race", j->problem->name);
   for (size_t l = 0; l < n; l++)
     if (lanes[l].noise > j->run->noise && lanes[l].noise < 1) j->run->noise = lanes[l].noise;
   if (tune_is_late(j->run)) j->run->unfinished = 1;
@@ -85,6 +86,7 @@ static void time_recipes(void *arg, const size_t at[RACE_LANES], double ns[RACE_
 static void enter(job *j, int phase, const fp4moe_recipe *recipe, race_lane *lane) {
   prove_verdict *verdict = allocate(lane->count, sizeof *verdict);
   target_candidates c = {&j->target, phase, recipe};
+  target_reserve(&c, lane->count);
   if (!prove(target_holds, &c, lane->count, PROOF_MS, verdict))
     die("%s: no child process for the proof of candidates", j->problem->name);
   for (size_t i = 0; i < lane->count; i++) {

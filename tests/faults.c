@@ -14,8 +14,9 @@
 
 faults faulty;
 
-const char *const fault_names[FAULTS] = {"no",   "allocate", "json",   "open", "read",  "write",
-                                         "sync", "close",    "rename", "lock", "thread"};
+const char *const fault_names[FAULTS] = {"no",     "allocate", "json",  "open",
+                                         "create", "read",     "write", "sync",
+                                         "close",  "rename",   "lock",  "thread"};
 
 void faults_arm(enum fault fault, int error, long at) {
   faulty = (faults){.armed = 1, .fault = fault, .error = error, .at = at};
@@ -96,7 +97,7 @@ int __wrap_open(const char *path, int flags, ...) {
   va_start(args, flags);
   int mode = flags & O_CREAT ? va_arg(args, int) : 0;
   va_end(args);
-  if (fails(FAULT_OPEN)) return -1;
+  if (fails(FAULT_OPEN) || (flags & O_CREAT && fails(FAULT_CREATE))) return -1;
   int fd = __real_open(path, flags, mode);
   if (faulty.armed) faulty.files += fd >= 0;
   return fd;

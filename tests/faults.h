@@ -14,6 +14,7 @@ enum fault {
   FAULT_ALLOCATE,
   FAULT_JSON, /* an allocation of jansson, where the test gives it faults_json */
   FAULT_OPEN,
+  FAULT_CREATE, /* an open that makes the file */
   FAULT_READ,
   FAULT_WRITE,
   FAULT_SYNC,

@@ -140,6 +140,8 @@ arm() {
 for name in "$@"; do
   case $name in
   check) part check "$build/check" ;;
+  faults) part faults bash tests/check_faults.sh "$build" 9 ;;
+  every-fault) part every-fault bash tests/check_faults.sh "$build" ;;
   cli) part cli bash tests/check_cli.sh "$build/fp4moe" ;;
   tuner) part tuner sh tests/check_tuner.sh "$build" ;;
   examples) part examples bash tests/examples/run.sh "$build" ;;
@@ -148,7 +150,7 @@ for name in "$@"; do
   isa | rules | install | pages | build | profile) part "$name" bash "tests/check_$name.sh" "$build" ;;
   qemu | valgrind) part "$name" bash tests/check_emulated.sh "$build" "$name" ;;
   arm) part arm arm ;;
-  asan) part asan elsewhere -asan asan-build check fuzz cli tuner ;;
+  asan) part asan elsewhere -asan asan-build check fuzz cli tuner faults ;;
   tsan) part tsan elsewhere -tsan tsan-build threads ;;
   threads) FP4MOE_TABLE=none part threads "$build/check" -f 'reload while calling' -f pool ;;
   memcheck) part memcheck bash tests/check_emulated.sh "$build" memcheck ;;
