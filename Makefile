@@ -31,13 +31,14 @@ LDFLAGS  += -L$(SYSROOT)/lib/$(CROSS:-=) -Wl,-rpath-link,$(SYSROOT)/lib/$(CROSS:
 $(B)/check: LDFLAGS += -Wl,--disable-new-dtags,-rpath,$(SYSROOT)/lib/$(CROSS:-=)
 endif
 
+IS_CLANG := $(findstring clang,$(shell $(CC) --version))
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 # Fields that an initialiser leaves out are zero by the rule of fp4moe.h: no warning.
 WARN := -Wall -Wextra -Wno-missing-field-initializers -Wmissing-prototypes -Wconversion -Werror
 # What a profiler needs: a frame in every function, calls that stay calls, no two kernels in one.
 FRAMES := -fno-omit-frame-pointer -mno-omit-leaf-frame-pointer -fno-optimize-sibling-calls
 BASE := -std=c11 -D_GNU_SOURCE $(WARN) -ffp-contract=off $(FRAMES) -fPIC \
-        -fvisibility=hidden $(if $(findstring clang,$(shell $(CC) --version)),,-fno-ipa-icf) \
+        -fvisibility=hidden $(if $(IS_CLANG),,-fno-ipa-icf) \
         -Iinclude -Ikernels -Isrc -Iautotune
 COMPILE = $(CC) $(BASE) $(CFLAGS) $(CPPFLAGS) -MMD -MP
 
@@ -51,7 +52,7 @@ ISA_avx512vnni   := $(AVX512) -mavx512vnni
 ISA_avx512vbmi   := $(AVX512) -mavx512vnni -mavx512vbmi
 ISA_avx512bf16   := $(AVX512) -mavx512bf16
 # Their loops stand in the order that the registers bear; GCC's first scheduler would spill.
-IN_ORDER         := $(if $(findstring clang,$(shell $(CC) --version)),,-fno-schedule-insns)
+IN_ORDER         := $(if $(IS_CLANG),,-fno-schedule-insns)
 ISA_neon         := -march=armv8-a $(IN_ORDER)
 ISA_dotprod      := -march=armv8.2-a+dotprod $(IN_ORDER)
 ISA_i8mm         := -march=armv8.2-a+dotprod+i8mm $(IN_ORDER)
@@ -230,14 +231,17 @@ memcheck: all $(B)/check
 
 # ---- Proof: sanitizers and soak, each with a build directory of its own.
 # SIMD kernels are a thousand loads a function: checked by calls, and not for what loads by
-# intrinsics cannot get wrong, they compile in seconds. GCC clears upper halves (vzeroupper) only
-# among its expensive optimizations, which -O1 leaves out.
+# intrinsics cannot get wrong, they compile in seconds.
 ASAN     := -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 ASAN_ROW := -fno-sanitize=null,alignment,object-size,pointer-overflow \
-            $(if $(findstring clang,$(shell $(CC) --version)),,-fexpensive-optimizations --param asan-instrumentation-with-call-threshold=0)
+            $(if $(IS_CLANG),,$(VZEROUPPER) --param asan-instrumentation-with-call-threshold=0)
+# GCC clears upper halves only among its expensive optimizations, which -O1 leaves out.
+VZEROUPPER := -fexpensive-optimizations
 $(B)/kernels/%.o $(B)/tests/evex_%.o: CPPFLAGS += $(ROW_FLAGS)
+# Without optimization GCC's intrinsics are macros, whose conversions of masks would be ours.
+$(B)/kernels/%.o: CPPFLAGS += $(if $(filter -O0,$(CFLAGS)),-Wno-sign-conversion)
 
-SANE     := -O1 -g1 -Wno-format-truncation -Wno-conversion
+SANE     := -O1 -g1 -Wno-format-truncation -Wno-conversion -Wno-maybe-uninitialized
 SANITIZED = $(MAKE) B=$(B)-asan CC='$(CC) $(ASAN)' CFLAGS='$(SANE)' ROW_FLAGS='$(ASAN_ROW)'
 
 # AddressSanitizer, LeakSanitizer and UBSan: all tests, and of the programs.
@@ -251,6 +255,15 @@ tsan: tsan-build
 	tests/run.sh $(B)-tsan threads
 tsan-build:
 	@$(MAKE) B=$(B)-tsan CC='$(CC) -fsanitize=thread' CFLAGS='$(SANE)' $(B)-tsan/check
+
+# Lines that the tests reach, room by room: tests/COVERAGE.md says of what is not.
+coverage:
+	@.ci/packages coverage
+	@$(MAKE) B=$(B)-coverage CC='$(CC) --coverage -fprofile-update=atomic' CFLAGS='$(SANE)' ROW_FLAGS='$(VZEROUPPER)' \
+	  all $(patsubst $(B)/%,$(B)-coverage/%,$(FAULTY) $(B)/check $(REPLAYS))
+	@find $(B)-coverage -name '*.gcda' -delete
+	@tests/run.sh $(B)-coverage check fuzz cli tuner faults
+	@tests/coverage.sh $(B)-coverage
 
 # Layers of all kinds beside each other for SOAK seconds (600): bits, memory, files, threads.
 soak: $(B)/soak
@@ -295,8 +308,8 @@ format:
 	clang-format -i $(wildcard */*.[ch] src/*/*.[ch] tests/examples/*.c*)
 
 clean:
-	rm -rf $(B) $(B)-clang $(B)-asan $(B)-tsan $(B)-aarch64
+	rm -rf $(B) $(B)-clang $(B)-asan $(B)-tsan $(B)-coverage $(B)-aarch64
 
 .PHONY: all install uninstall test check rules fuzz memcheck asan asan-build tsan tsan-build \
-        soak proof tune perf results neon-cost format clean
+        coverage soak proof tune perf results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

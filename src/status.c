@@ -38,8 +38,11 @@ void fp4moe_fail_in(const char *format, ...) {
   va_start(args, format);
   int n = vsnprintf(detail, sizeof detail, format, args);
   va_end(args);
-  if (n >= 0 && (size_t)n < sizeof detail)
-    snprintf(detail + n, sizeof detail - (size_t)n, ": %s", text);
+  if (n < 0 || (size_t)n + 3 > sizeof detail) return;
+  const size_t room = sizeof detail - (size_t)n - 3, length = strnlen(text, room);
+  memcpy(detail + n, ": ", 2);
+  memcpy(detail + n + 2, text, length);
+  detail[(size_t)n + 2 + length] = 0;
 }
 
 fp4moe_status fp4moe_take_struct(void *to, size_t to_size, const void *from, const char *name) {

@@ -114,7 +114,8 @@ arm() {
   command -v aarch64-linux-gnu-gcc >/dev/null || { arm_skip 'no aarch64-linux-gnu-gcc'; return; }
   command -v qemu-aarch64 >/dev/null || { arm_skip 'no qemu-aarch64'; return; }
   .ci/sysroot build-aarch64 || { arm_skip 'no libraries of arm64'; return; }
-  if ! make CROSS=aarch64-linux-gnu- all build-aarch64/check rules; then
+  # The compiler is said, for a CC of the caller's would come along.
+  if ! make CROSS=aarch64-linux-gnu- CC=aarch64-linux-gnu-gcc all build-aarch64/check rules; then
     echo "the build for aarch64 failed"
     echo "0 passed, 1 failed, 0 skipped"
     return

@@ -115,9 +115,9 @@ static fp4moe_status make_header(const char *path, const struct item *items, siz
   struct text t = {0};
   if (!root) return fp4moe_fail(FP4MOE_NO_MEMORY, "%s: header", path);
   fp4moe_status status = add_entries(path, root, items, n);
-  int failed = status == FP4MOE_OK && json_dump_callback(root, append, &t, JSON_COMPACT);
+  int failed = status == FP4MOE_OK && (json_dump_callback(root, append, &t, JSON_COMPACT) ||
+                                       append("       ", 7 & -t.bytes, &t));
   json_decref(root);
-  failed |= append("       ", 7 & -t.bytes, &t);
   *text = t.at;
   *bytes = t.bytes;
   if (status != FP4MOE_OK) return status;
