@@ -27,7 +27,7 @@ typedef struct {
 
 struct fp4moe_pool {
   pthread_mutex_t turn; /* one call at a time */
-  _Atomic pid_t owner;  /* the process whose threads these are; 0 while being made */
+  _Atomic pid_t owner;  /* the process whose threads these are, -that while it makes them; 0: none */
   size_t threads, started;
   uint64_t spin_ns;
   void (*fn)(void *arg, size_t i);
@@ -107,7 +107,7 @@ fp4moe_pool *fp4moe_pool_create(size_t threads, const int *pu, uint64_t spin_ns)
   fp4moe_pool *p = aligned_alloc(64, (sizeof *p + threads * sizeof(worker) + 63) / 64 * 64);
   if (!p) return NULL;
   pthread_mutex_init(&p->turn, NULL);
-  atomic_init(&p->owner, -1);
+  atomic_init(&p->owner, 0);
   p->threads = threads;
   p->started = 0;
   p->spin_ns = spin_ns;
@@ -116,11 +116,12 @@ fp4moe_pool *fp4moe_pool_create(size_t threads, const int *pu, uint64_t spin_ns)
   return p;
 }
 
-/* Threads of this process: made at the first call, and again in the child of a fork. */
+/* Threads of this process: made at the first call, and again in the child of a fork, which may come
+ * while its parent makes them. */
 static void start(fp4moe_pool *p, pid_t self) {
   pid_t old = atomic_load(&p->owner);
   while (old != self) {
-    if (old == 0 || !atomic_compare_exchange_weak(&p->owner, &old, 0)) {
+    if (old == -self || !atomic_compare_exchange_weak(&p->owner, &old, -self)) {
       sched_yield();
       old = atomic_load(&p->owner);
       continue;
