@@ -259,7 +259,7 @@ tsan-build:
 # Lines that the tests reach, room by room: tests/COVERAGE.md says of what is not.
 coverage:
 	@.ci/packages coverage
-	@$(MAKE) B=$(B)-coverage CC='$(CC) --coverage -fprofile-update=atomic' CFLAGS='$(SANE)' ROW_FLAGS='$(VZEROUPPER)' \
+	@$(MAKE) B=$(B)-coverage CC='$(CC) -fprofile-arcs -fprofile-update=atomic' CFLAGS='$(SANE) -ftest-coverage' ROW_FLAGS='$(VZEROUPPER)' \
 	  all $(patsubst $(B)/%,$(B)-coverage/%,$(FAULTY) $(B)/check $(REPLAYS))
 	@find $(B)-coverage -name '*.gcda' -delete
 	@tests/run.sh $(B)-coverage check fuzz cli tuner faults

@@ -308,6 +308,58 @@ static void test_shared(void) {
   close_all();
 }
 
+/* Opens, verifies, maps and runs the file again and again while it is replaced; 0: always all of
+ * one file. */
+static int use_often(const char *path, const float *want) {
+  const fp4moe_open_options options = {sizeof options, 1, 0};
+  fp4moe_context *own = NULL;
+  alarm(60);
+  if (fp4moe_context_create(NULL, &own)) return 1;
+  for (int i = 0; i < 30; i++) {
+    float y[128] = {0};
+    fp4moe_checkpoint *ckpt = NULL;
+    fp4moe_layer *layer = NULL;
+    if (fp4moe_checkpoint_open_with(path, &options, &ckpt)) return 2;
+    if (fp4moe_checkpoint_load_layer(ckpt, 0, own, NULL, &layer) || run_token(layer, y)) return 3;
+    if (memcmp(y, want, sizeof y) != 0) return 4;
+    fp4moe_layer_destroy(layer);
+    fp4moe_checkpoint_close(ckpt);
+  }
+  fp4moe_context_destroy(own);
+  return 0;
+}
+
+/* Two processes use a file that a third packs anew all the while. */
+static void test_processes(void) {
+  float want[128] = {0};
+  char path[160];
+  pid_t child[2];
+  int end, left = 2;
+  if (check_cannot_fork("a packed file in two processes")) return;
+  open_all();
+  pack("gptoss_mxfp4", "shared");
+  snprintf(path, sizeof path, "%s", io_at("shared"));
+  fp4moe_checkpoint *ckpt = open_with(path, 1, 0);
+  fp4moe_layer *layer = load(ckpt);
+  CHECK(layer && !run_token(layer, want), "%s", fp4moe_error_detail());
+  for (int i = 0; i < 2; i++)
+    if (!(child[i] = fork())) _exit(use_often(path, want));
+  for (int i = 0; left && i < 2000; i++) {
+    pack("gptoss_mxfp4", "shared");
+    for (int j = 0; j < 2; j++) {
+      if (child[j] <= 0 || waitpid(child[j], &end, WNOHANG) != child[j]) continue;
+      CHECK(end == 0, "process %d ended with %#x after %d files", j, (unsigned)end, i);
+      child[j] = 0;
+      left--;
+    }
+  }
+  CHECK(!left, "%d processes are still at it", left);
+  CHECK(!run_token(layer, want), "%s", fp4moe_error_detail());
+  fp4moe_layer_destroy(layer);
+  fp4moe_checkpoint_close(ckpt);
+  close_all();
+}
+
 /* Packing again replaces the file; who has the old one mapped keeps it. */
 static void test_replaced(void) {
   open_all();
@@ -593,6 +645,7 @@ void check_io_packed(void) {
       {"input scales", test_input_scales},
       {"parts", test_parts},
       {"shared", test_shared},
+      {"two processes", test_processes},
       {"replaced", test_replaced},
       {"head bits", test_head_bits},
       {"head fields", test_head_fields},

@@ -153,7 +153,7 @@ for name in "$@"; do
   arm) part arm arm ;;
   asan) part asan elsewhere -asan asan-build check fuzz cli tuner faults ;;
   tsan) part tsan elsewhere -tsan tsan-build threads ;;
-  threads) FP4MOE_TABLE=none part threads "$build/check" -f 'reload while calling' -f pool ;;
+  threads) FP4MOE_TABLE=none part threads "$build/check" -f 'reload while calling' -f pool -f 'threads on one layer' ;;
   memcheck) part memcheck bash tests/check_emulated.sh "$build" memcheck ;;
   soak) part soak soak ;;
   *) echo "no part $name" && failed=$((failed + 1)) ;;
