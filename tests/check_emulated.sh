@@ -32,13 +32,13 @@ valgrind) globs=('shapes *_i8_*_avx2' 'shapes *_bf16_*_avx2' 'shapes *_i8_*_c' '
   '*store_avx2') ;;
 memcheck) globs=('*_avx2' '*_c') ;;
 esac
-[ "$2" = qemu ] || emulator=(valgrind -q --error-exitcode=9)
+[ "$2" = qemu ] || emulator=(env CHECK_MEMCHECK=1 valgrind -q --error-exitcode=9)
 
 if [ "$(uname -m)" != x86_64 ]; then
   echo "skipped: $2: not x86-64"
   skipped=1
-elif ! command -v "${emulator[0]}" >/dev/null; then
-  echo "skipped: $2: no ${emulator[0]} here"
+elif ! command -v "${emulator[*]: -3:1}" >/dev/null; then
+  echo "skipped: $2: no ${emulator[*]: -3:1} here"
   skipped=1
 else
   for glob in "${globs[@]}"; do run "$glob" "${emulator[@]}"; done
