@@ -6,6 +6,7 @@
 #   make rules  which room may include and call which (tests/rules.awk)
 #   make perf   the hottest kernels of a bench (PERF='its arguments')
 #   make proof  all there is: check, asan, tsan, memcheck, soak; each is a target too
+#   make coverage   the lines that the tests reach, by room
 #   make results  measures this host for results/, after make tune
 #   make install, make uninstall    under PREFIX, below DESTDIR; also BINDIR LIBDIR INCLUDEDIR MANDIR
 #   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
