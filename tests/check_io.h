@@ -60,6 +60,8 @@ int io_says(fp4moe_status got, fp4moe_status want, const char *text, const char 
 
 /* A GGUF file of a layer of 3 experts, in NVFP4 with globals. */
 void io_put_gguf(const char *path);
+/* Its up projection alone, in MXFP4, as the matrix `name`. */
+void io_put_gguf_matrix(const char *path, const random_layer *m, const char *name);
 
 /* Path of a file of tests/data/layers, valid until the next call. */
 const char *io_data_path(const char *name);

@@ -90,6 +90,10 @@ static void free_tensors(void) {
 
 /* Metadata: architecture, alignment, some that the reader steps over, and top-k. */
 static void put_keys(const char *architecture, size_t experts) {
+  static const struct {
+    int type;
+    size_t bytes;
+  } others[] = {{0, 1}, {1, 1}, {2, 2}, {3, 2}, {5, 4}, {6, 4}, {10, 8}, {11, 8}, {12, 8}};
   char key[80];
   put_key_text("general.architecture", architecture);
   put_key_u32("general.alignment", ALIGNMENT);
@@ -100,12 +104,17 @@ static void put_keys(const char *architecture, size_t experts) {
   put_le(9, 4), put_le(6, 4), put_le(3, 8), put_zeros(12);
   put_text("some.flag");
   put_le(7, 4), put_le(1, 1);
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    snprintf(key, sizeof key, "some.type_%d", others[i].type);
+    put_text(key);
+    put_le((uint64_t)others[i].type, 4), put_le(0xfedcba9876543210, others[i].bytes);
+  }
   snprintf(key, sizeof key, "%s.expert_used_count", architecture);
   put_key_u32(key, 2);
   snprintf(key, sizeof key, "%s.expert_count", architecture);
   put_key_u32(key, (uint32_t)experts);
 }
-enum { KEYS = 7 };
+enum { KEYS = 16 };
 
 static void put_info(const gguf_tensor *t, size_t offset) {
   put_text(t->name);
@@ -199,6 +208,15 @@ void io_put_gguf(const char *path) {
   write_out(path);
   free_tensors();
   random_layer_free(m);
+}
+
+void io_put_gguf_matrix(const char *path, const random_layer *m, const char *name) {
+  char full[64];
+  snprintf(full, sizeof full, "%s.weight", name);
+  put_blocks(m, 1, add_tensor(full, MXFP4, m->n[1] * m->k[1] / 32 * 17, m->k[1], m->n[1], 0)->data);
+  put_gguf("qwen3moe", m->desc.experts);
+  write_out(path);
+  free_tensors();
 }
 
 /* ---- Good files ---- */

@@ -71,12 +71,12 @@ static void write_matrix(const struct spelling *s, const random_layer *m, const 
   CHECK(!fp4moe_tensors_write(io_at(MODEL_FILE), list, n), "%s", fp4moe_error_detail());
 }
 
-static void compare(const struct spelling *s, const random_layer *m, float global,
+static void compare(const char *path, const struct spelling *s, const random_layer *m, float global,
                     fp4moe_context *ctx) {
   fp4moe_linear *want = NULL, *got = NULL;
   fp4moe_projection matrix = random_layer_expert(m, 0).up;
   float a[ROWS * 64], b[ROWS * 64] = {0};
-  fp4moe_checkpoint *ckpt = io_open_checkpoint(io_at(MODEL_FILE));
+  fp4moe_checkpoint *ckpt = io_open_checkpoint(path);
   const fp4moe_checkpoint_linear *l = fp4moe_checkpoint_linear_at(ckpt, 0);
   CHECK(fp4moe_checkpoint_linears(ckpt) == 1 && !fp4moe_checkpoint_linear_at(ckpt, 1), "%zu found",
         fp4moe_checkpoint_linears(ckpt));
@@ -110,9 +110,15 @@ static void test_linears(void) {
     random_layer *m = new_layer(s->format);
     const float stored = s->reciprocal ? 1300.0f : m->global[1][0];
     write_matrix(s, m, &stored);
-    compare(s, m, s->reciprocal ? 1.0f / stored : stored, ctx);
+    compare(io_at(MODEL_FILE), s, m, s->reciprocal ? 1.0f / stored : stored, ctx);
     random_layer_free(m);
   }
+  const struct spelling blocks = {
+      .name = "output", .family = "MXFP4 (GGUF)", .format = FP4MOE_MXFP4};
+  random_layer *m = new_layer(FP4MOE_MXFP4);
+  io_put_gguf_matrix(io_at("a.gguf"), m, blocks.name);
+  compare(io_at("a.gguf"), &blocks, m, 1, ctx);
+  random_layer_free(m);
   fp4moe_context_destroy(ctx);
   io_scratch_close();
 }

@@ -492,6 +492,13 @@ static void refused_batches(void) {
   REFUSED(run(layer, &b), FP4MOE_INVALID, "batch.x");
   b = good, b.x_dtype = FP4MOE_I32;
   REFUSED(run(layer, &b), FP4MOE_INVALID, "x_dtype");
+  b = good, b.ids_dtype = FP4MOE_F32;
+  REFUSED(run(layer, &b), FP4MOE_INVALID, "batch.ids_dtype");
+  fp4moe_stats stats = {.struct_size = 4};
+  b = good, b.stats = &stats;
+  REFUSED(run(layer, &b), FP4MOE_INVALID, "stats.struct_size is 4");
+  b = good, b.top_k = 65537;
+  REFUSED(run(layer, &b), FP4MOE_INVALID, "top_k 65537");
   b = good, b.y_stride = 4;
   REFUSED(run(layer, &b), FP4MOE_INVALID, "y_stride is 4");
   b = good, b.threads = 3;

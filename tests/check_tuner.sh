@@ -249,6 +249,17 @@ for kind in smt nodes; do
   check 'threads are said: no race' [ "$(grep -c '^placement' "$scratch/one")" -eq 0 ]
 done
 
+# Where the table goes when nobody says: --quick without --output.
+place='--dry-run --quick --shape 64,64,8,2,mxfp4'
+(FP4MOE_TABLE="only:$scratch/said" && export FP4MOE_TABLE && tuner $place)
+check 'FP4MOE_TABLE names the table' out "would write $scratch/said"
+FP4MOE_TABLE=none && export FP4MOE_TABLE
+refuses 'FP4MOE_TABLE is none' $place
+unset FP4MOE_TABLE
+tuner $place
+if [ "$(id -u)" = 0 ]; then home=/etc/fp4moe/table; else home=${XDG_CACHE_HOME:-$HOME/.cache}/fp4moe/table; fi
+check "the table of this user is $home" out "would write $home"
+
 refuses 'no-such-model' --model no-such-model
 refuses '10x' --budget 10x
 refuses 'int4' --precision int4

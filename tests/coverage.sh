@@ -3,7 +3,7 @@
 #   tests/coverage.sh BUILD        after the tests have run there (make coverage)
 # Rows of an ISA that this CPU lacks are built and not reached; they have a line of their own.
 set -u
-gcovr --root . --filter '(kernels|src|autotune)/' --exclude-throw-branches --csv "$1" 2>/dev/null |
+gcovr --root . --filter '(kernels|src|autotune)/' --exclude-throw-branches --csv - "$1" |
   awk -F, '
     NR == 1 || !$2 { next }
     {
@@ -15,8 +15,8 @@ gcovr --root . --filter '(kernels|src|autotune)/' --exclude-throw-branches --csv
     }
     END {
       for (room in lines)
-        printf "%5.1f %%  %5d of %5d  %s\n", 100 * reached[room] / lines[room], reached[room], lines[room], room | "sort -k5"
-      close("sort -k5")
+        printf "%5.1f %%  %5d of %5d  %s\n", 100 * reached[room] / lines[room], reached[room], lines[room], room | "sort -k6"
+      close("sort -k6")
       print "below 90 %:"
-      for (file in low) print low[file] | "sort -k5"
+      for (file in low) print low[file] | "sort -k6"
     }'
