@@ -231,13 +231,13 @@ memcheck: all $(B)/check
 	tests/check_emulated.sh $(B) memcheck
 
 # ---- Proof: sanitizers and soak, each with a build directory of its own.
+# GCC clears upper halves only among its expensive optimizations, which -O1 leaves out.
+VZEROUPPER := -fexpensive-optimizations
 # SIMD kernels are a thousand loads a function: checked by calls, and not for what loads by
 # intrinsics cannot get wrong, they compile in seconds.
 ASAN     := -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 ASAN_ROW := -fno-sanitize=null,alignment,object-size,pointer-overflow \
             $(if $(IS_CLANG),,$(VZEROUPPER) --param asan-instrumentation-with-call-threshold=0)
-# GCC clears upper halves only among its expensive optimizations, which -O1 leaves out.
-VZEROUPPER := -fexpensive-optimizations
 $(B)/kernels/%.o $(B)/tests/evex_%.o: CPPFLAGS += $(ROW_FLAGS)
 # Without optimization GCC's intrinsics are macros, whose conversions of masks would be ours.
 $(B)/kernels/%.o: CPPFLAGS += $(if $(filter -O0,$(CFLAGS)),-Wno-sign-conversion)
