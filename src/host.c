@@ -67,7 +67,7 @@ typedef struct {
   size_t packages, cores;
   long seen_package[64];
   long seen_core[FP4MOE_MAX_CORES];
-  cpu_set_t allowed;
+  cpu_set_t online, allowed;
   fp4moe_host *host;
 } scan;
 
@@ -86,19 +86,38 @@ static int is_new(long *seen, size_t *count, size_t cap, long value) {
 static void count_online(int cpu, void *arg) {
   scan *s = arg;
   if (!s->pus++) s->first = cpu;
+  if (cpu < CPU_SETSIZE) CPU_SET((size_t)cpu, &s->online);
   is_new(s->seen_package, &s->packages, 64, package_of(cpu));
   is_new(s->seen_core, &s->cores, FP4MOE_MAX_CORES, core_of(cpu));
 }
 
+typedef struct {
+  const cpu_set_t *online;
+  int pu;
+} lowest;
+
+static void keep_lowest(int cpu, void *arg) {
+  lowest *l = arg;
+  if (l->pu < 0 && cpu < CPU_SETSIZE && CPU_ISSET((size_t)cpu, l->online)) l->pu = cpu;
+}
+
+/* The lowest PU under the cpu's L3 that is online: the system's list names others too. -1: no L3.
+ */
+static int l3_of(int cpu, const cpu_set_t *online) {
+  char list[1024];
+  lowest l = {online, -1};
+  if (read_cache(cpu, 3, "shared_cpu_list", list, sizeof list)) for_list(list, keep_lowest, &l);
+  return l.pu;
+}
+
 static void add_allowed(int cpu, void *arg) {
   scan *s = arg;
-  char l3[64];
   if (cpu >= CPU_SETSIZE || !CPU_ISSET((size_t)cpu, &s->allowed)) return;
   if (s->host->pus == FP4MOE_MAX_PUS) return;
   fp4moe_pu *pu = &s->host->pu[s->host->pus++];
   pu->pu = cpu;
   pu->core = (int)read_cpu_number(cpu, "topology/thread_siblings_list", cpu);
-  pu->l3 = read_cache(cpu, 3, "shared_cpu_list", l3, sizeof l3) ? atoi(l3) : -1;
+  pu->l3 = l3_of(cpu, &s->online);
   pu->speed = (int)read_cpu_number(cpu, "cpu_capacity", 0);
 }
 
