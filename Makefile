@@ -5,7 +5,8 @@
 #   make fuzz   the parsers under libFuzzer, a minute each (FUZZ_SECONDS)
 #   make rules  which room may include and call which (tests/rules.awk)
 #   make perf   the hottest kernels of a bench (PERF='its arguments')
-#   make proof  all there is: check, asan, tsan, memcheck, soak; each is a target too
+#   make vm     two memory nodes in a virtual machine
+#   make proof  all there is: check, asan, tsan, memcheck, vm, soak; each is a target too
 #   make coverage   the lines that the tests reach, by room
 #   make results  measures this host for results/, after make tune
 #   make install, make uninstall    under PREFIX, below DESTDIR; also BINDIR LIBDIR INCLUDEDIR MANDIR
@@ -230,6 +231,12 @@ rules: all $(B)/check
 memcheck: all $(B)/check
 	tests/check_emulated.sh $(B) memcheck
 
+# A virtual machine with two memory nodes (tests/check_vm.sh): packages that check does not want.
+vm:
+	@.ci/packages vm
+	@$(MAKE) all $(B)/check
+	@tests/run.sh $(B) vm
+
 # ---- Proof: sanitizers and soak, each with a build directory of its own.
 # GCC clears upper halves only among its expensive optimizations, which -O1 leaves out.
 VZEROUPPER := -fexpensive-optimizations
@@ -270,13 +277,13 @@ coverage:
 soak: $(B)/soak
 	$(B)/soak $(SOAK)
 
-# Everything: what check runs, all of it under the sanitizers, memcheck, the soak. What misses a
-# package is skipped by name.
+# Everything: what check runs, all of it under the sanitizers, memcheck, the machine of two nodes, the
+# soak. What misses a package is skipped by name.
 CHECKS   := check fuzz cli tuner faults examples rules install pages build clang profile isa qemu valgrind arm
 proof:
-	@.ci/packages check || echo 'parts that want them are skipped by name'
+	@.ci/packages check && .ci/packages vm || echo 'parts that want them are skipped by name'
 	@$(MAKE) all $(FAULTY) $(B)/check $(if $(JANSSON),$(B)/soak $(REPLAYS))
-	@tests/run.sh $(B) $(filter-out valgrind faults,$(CHECKS)) every-fault asan tsan memcheck soak
+	@tests/run.sh $(B) $(filter-out valgrind faults,$(CHECKS)) every-fault asan tsan memcheck vm soak
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
@@ -311,6 +318,6 @@ format:
 clean:
 	rm -rf $(B) $(B)-clang $(B)-asan $(B)-tsan $(B)-coverage $(B)-aarch64
 
-.PHONY: all install uninstall test check rules fuzz memcheck asan asan-build tsan tsan-build \
+.PHONY: all install uninstall test check rules fuzz memcheck vm asan asan-build tsan tsan-build \
         coverage soak proof tune perf results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,6 +1,7 @@
 /* check_places.c - where a context runs and lays its layers: the table's line, that a context takes
  * it, the nearest one, the caller's word before it; and a host of two nodes that is made up, whose
  * bits are those of one. */
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -274,6 +275,21 @@ static void one_of_two_nodes(void) {
   fp4moe_context_destroy(ctx);
 }
 
+/* On each PU a thread knows the node that sysfs tells of it. */
+static void knows_its_node(void) {
+  cpu_set_t before, one;
+  fp4moe_host_read(&host);
+  CHECK(!sched_getaffinity(0, sizeof before, &before), "affinity");
+  for (size_t i = 0; i < host.pus; i++) {
+    CPU_ZERO(&one);
+    CPU_SET((size_t)host.pu[i].pu, &one);
+    CHECK(!sched_setaffinity(0, sizeof one, &one), "affinity of PU %d", host.pu[i].pu);
+    CHECK(fp4moe_numa_here() == host.pu[i].node, "PU %d: node %d, expected %d", host.pu[i].pu,
+          fp4moe_numa_here(), host.pu[i].node);
+  }
+  CHECK(!sched_setaffinity(0, sizeof before, &before), "affinity");
+}
+
 void check_places(void) {
   CU_pSuite s = check_suite("places");
   check_test(s, "placement lines", round_trip);
@@ -282,4 +298,5 @@ void check_places(void) {
   check_test(s, "a context takes the table's", context_takes);
   check_test(s, "two nodes that are made up", made_up_nodes);
   check_test(s, "threads on one node of two", one_of_two_nodes);
+  check_test(s, "a thread knows its node", knows_its_node);
 }

@@ -149,6 +149,7 @@ for name in "$@"; do
   clang) part clang clang_build ;;
   fuzz) part fuzz replay ;;
   isa | rules | install | pages | build | profile) part "$name" bash "tests/check_$name.sh" "$build" ;;
+  vm) part vm bash tests/check_vm.sh "$build" ;;
   qemu | valgrind) part "$name" bash tests/check_emulated.sh "$build" "$name" ;;
   arm) part arm arm ;;
   asan) part asan elsewhere -asan asan-build check fuzz cli tuner faults ;;
