@@ -10,6 +10,8 @@
  * Rules that hold for every declaration here
  *   Sizes are size_t; strides are in bytes and may exceed the row; matrices are row-major.
  *   A pointer may be NULL only where its comment says what NULL means.
+ *   Activations, in and out, and biases are aligned to their elements, every row of them; codes,
+ *   scales, ids and router weights have any alignment.
  *   Extensible structs begin with struct_size: set it to sizeof the struct and zero the rest
  *   (fields added by later versions read as zero).
  *   A call that fails changes nothing, writes no output, and leaves one line about the reason in
@@ -108,7 +110,9 @@ typedef enum fp4moe_input_global {
  *   SWIGLUSTEP  min(g sigmoid(g), limit) clamp(u, limit); gated
  *   GELU        gelu(g) u, gelu(x) = x (1 + erf(x / sqrt(2))) / 2; ungated: gelu(u)
  *   GELU_TANH   the same with gelu(x) = x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2
- *   SITU        beta tanh(g / beta) sigmoid(g) linear_beta tanh(u / linear_beta); gated */
+ *   SITU        beta tanh(g / beta) sigmoid(g) linear_beta tanh(u / linear_beta); gated
+ * As published with gpt-oss (SWIGLU_OAI), Nemotron (RELU2), Step-3.5 (SWIGLUSTEP), Gemma 4
+ * (GELU_TANH), Kimi-K3 (SITU), most others (SILU). */
 typedef enum fp4moe_activation_kind {
   FP4MOE_ACTIVATION_UNKNOWN = -1, /* fp4moe_checkpoint_layer: it does not tell, the caller must */
   FP4MOE_SILU = 0,
@@ -238,7 +242,7 @@ typedef struct fp4moe_layer fp4moe_layer;
 typedef struct fp4moe_layer_desc {
   size_t struct_size;
   size_t hidden;       /* H: K of gate/up, N of down. A multiple of 32 (MXFP4) or 16 (NVFP4) */
-  size_t intermediate; /* I: N of gate and of up, K of down. The same multiples */
+  size_t intermediate; /* I: N of gate and of up, K of down. The same multiples, both up to 2^20 */
   size_t experts;      /* E: experts held here, 1..65536 */
   fp4moe_format format;
   fp4moe_precision precision;
