@@ -44,24 +44,12 @@ BASE := -std=c11 -D_GNU_SOURCE $(WARN) -ffp-contract=off $(FRAMES) -fPIC \
         -Iinclude -Ikernels -Isrc -Iautotune
 COMPILE = $(CC) $(BASE) $(CFLAGS) $(CPPFLAGS) -MMD -MP
 
-# The CPU bits of each suffix; src/cpu.c tests for the same ones.
-AVX512           := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
-ISA_c            :=
-ISA_avx2         := -mavx2 -mfma -mf16c
-ISA_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni
-ISA_avx512       := $(AVX512)
-ISA_avx512vnni   := $(AVX512) -mavx512vnni
-ISA_avx512vbmi   := $(AVX512) -mavx512vnni -mavx512vbmi
-ISA_avx512bf16   := $(AVX512) -mavx512bf16
-# Their loops stand in the order that the registers bear; GCC's first scheduler would spill.
-IN_ORDER         := $(if $(IS_CLANG),,-fno-schedule-insns)
-ISA_neon         := -march=armv8-a $(IN_ORDER)
-ISA_dotprod      := -march=armv8.2-a+dotprod $(IN_ORDER)
-ISA_i8mm         := -march=armv8.2-a+dotprod+i8mm $(IN_ORDER)
-ISA_bf16neon     := -march=armv8.2-a+dotprod+i8mm+bf16 $(IN_ORDER)
-SUFFIXES_aarch64 := c neon dotprod i8mm bf16neon
-SUFFIXES_x86_64  := c avx2 avxvnni avx512 avx512vnni avx512vbmi avx512bf16
-SUFFIXES         := $(or $(SUFFIXES_$(ARCH)),c)
+# The suffixes of each machine and the flags of each: below.
+-include $(B)/isas.mk
+# Loops of ARM stand in the order that the registers bear; GCC's first scheduler would spill.
+IN_ORDER_aarch64 := $(if $(IS_CLANG),,-fno-schedule-insns)
+isa_flags         = $(ISA_$(1)) $(if $(ISA_$(1)),$(IN_ORDER_$(ARCH)))
+SUFFIXES         := $(SUFFIXES_any) $(SUFFIXES_$(ARCH))
 
 KERNELS  := $(foreach s,$(SUFFIXES),$(wildcard kernels/*_$(s).c))
 CORE     := $(KERNELS) $(wildcard src/*.c)
@@ -98,10 +86,21 @@ say       = $(if $(V),,@echo "  $(1) $@")
 all: $(B)/libfp4moe.a $(B)/libfp4moe.so $(B)/libfp4moe_io.a $(B)/libfp4moe_io.so \
      $(B)/fp4moe $(B)/fp4moe-autotune
 
+# SUFFIXES_x86_64 += avxvnni, ISA_avxvnni := -mavx -mfma ...: the rows of isas.inc, whose CPU bits are
+# the compiler's words.
+$(B)/isas.mk: kernels/isas.inc Makefile
+	@mkdir -p $(@D)
+	$(Q)$(CC) -E -P -x c '-DISA(suffix, arch, bits)=suffix arch bits' $< | awk 'NF { \
+	    flags = ""; \
+	    for (i = 3; i <= NF; i += 2) { \
+	      word = tolower($$i); if (word ~ /_.*_/) sub(/_/, ".", word); gsub(/_/, "-", word); \
+	      flags = flags ($$2 != "aarch64" ? " -m" : i == 3 ? " -march=" : "+") word } \
+	    print "SUFFIXES_" $$2 " += " $$1 "\nISA_" $$1 " :=" ($$2 == "any" ? "" : flags) }' >$@
+
 $(B)/%.o: %.c Makefile
 	$(call say,CC)
 	@mkdir -p $(@D)
-	$(Q)$(COMPILE) $(ISA_$(lastword $(subst _, ,$(basename $(notdir $<))))) -c $< -o $@
+	$(Q)$(COMPILE) $(call isa_flags,$(lastword $(subst _, ,$(basename $(notdir $<))))) -c $< -o $@
 
 # Vectors of loops that compare floats or take roots; no value changes, only what nobody reads.
 $(B)/src/route.o: CPPFLAGS += -fno-trapping-math -fno-math-errno
@@ -306,7 +305,7 @@ results: all
 	autotune/results.sh $(B) '$(CC)' '$(BASE) $(CFLAGS)'
 
 # What llvm-mca says of the ARM kernels' loops: results/neon/.
-ARM_MATMULS := $(wildcard $(foreach s,neon dotprod i8mm bf16neon,kernels/gem[mv]_$(s).c))
+ARM_MATMULS := $(wildcard $(foreach s,$(SUFFIXES_aarch64),kernels/gem[mv]_$(s).c))
 neon-cost:
 	@.ci/packages neon-cost
 	@$(MAKE) CROSS=aarch64-linux-gnu- $(ARM_MATMULS:%.c=build-aarch64/%.o)

@@ -6,7 +6,8 @@
  * said otherwise. Nothing is read or written outside the stated extents.
  *
  * Adding a variant: write fp4moe_<op>_..._<isa> in kernels/<op>_<isa>.c, add its row to
- * kernels.inc. The build, the tests, the bench and the tuner find it there. */
+ * kernels.inc. The build, the tests, the bench and the tuner find it there. A new instruction set
+ * is a row of isas.inc too, a new form of panels one of forms.inc. */
 #ifndef FP4MOE_KERNEL_H
 #define FP4MOE_KERNEL_H
 
@@ -29,11 +30,8 @@
  * form bf16 and the bf16 matmuls read them.
  */
 typedef enum fp4moe_act_class {
-  FP4MOE_ACT_F32 = 0,
-  FP4MOE_ACT_BF16,
-  FP4MOE_ACT_I8,
-  FP4MOE_ACT_MXFP8,
-  FP4MOE_ACT_NVFP4
+#define CLASS(word, NAME, weights) FP4MOE_ACT_##NAME,
+#include "forms.inc"
 } fp4moe_act_class;
 
 /* The class whose rows and matmuls these are. */
@@ -97,12 +95,8 @@ typedef void fp4moe_quant_fn(const void *x, fp4moe_dtype dtype, size_t k, void *
  *   s8x8    per group: int8_t[group/8][16][8] = 2*e2m1, k ascending; then the scales: for SMMLA
  * Those of class i8 differ per format in the group's length only. */
 typedef enum fp4moe_form {
-  FP4MOE_FORM_f32 = 0,
-  FP4MOE_FORM_bf16,
-  FP4MOE_FORM_bf16x4,
-  FP4MOE_FORM_i8,
-  FP4MOE_FORM_s8,
-  FP4MOE_FORM_s8x8,
+#define FORM(word, class, side, offset) FP4MOE_FORM_##word,
+#include "forms.inc"
   FP4MOE_FORMS
 } fp4moe_form;
 
@@ -208,19 +202,10 @@ typedef enum fp4moe_op {
   FP4MOE_OPS
 } fp4moe_op;
 
-/* In the order of FP4MOE_CPU: a cap admits what is at or before it. Its CPU bits: src/cpu.c. */
+/* In the order of FP4MOE_CPU: a cap admits what is at or before it. */
 typedef enum fp4moe_isa {
-  FP4MOE_ISA_c = 0,
-  FP4MOE_ISA_avx2,
-  FP4MOE_ISA_avxvnni,
-  FP4MOE_ISA_avx512,
-  FP4MOE_ISA_avx512vnni,
-  FP4MOE_ISA_avx512vbmi,
-  FP4MOE_ISA_avx512bf16,
-  FP4MOE_ISA_neon,
-  FP4MOE_ISA_dotprod,
-  FP4MOE_ISA_i8mm,
-  FP4MOE_ISA_bf16neon,
+#define ISA(suffix, arch, bits) FP4MOE_ISA_##suffix,
+#include "isas.inc"
   FP4MOE_ISAS
 } fp4moe_isa;
 

@@ -1,43 +1,49 @@
 /* cpu.c - ISA detection and floating-point mode (see cpu.h).
  *
- * A suffix of kernels/ needs exactly the bits listed here, and the Makefile compiles it with the
- * flags of the same bits. AVX state is usable only where XCR0 says that the system saves it. */
+ * A suffix of kernels/ needs exactly the bits that isas.inc gives it, and the Makefile compiles it
+ * with the flags of the same bits. AVX state is usable only where XCR0 says that the system saves
+ * it. */
 #include <stdatomic.h>
 #include <string.h>
 
 #include "cpu.h"
 
-static const char *const isa_names[FP4MOE_ISAS] = {
-    "c",          "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vbmi",
-    "avx512bf16", "neon", "dotprod", "i8mm",   "bf16neon",
+/* Bit i of a mask stands for word i of isas.inc. */
+enum {
+#define X86_BIT(word, ...) PLACE_##word,
+#define ARM_BIT(word, ...) PLACE_##word,
+#include "isas.inc"
+  WORDS
+};
+enum {
+#define X86_BIT(word, ...) word = 1 << PLACE_##word,
+#define ARM_BIT(word, ...) word = 1 << PLACE_##word,
+#include "isas.inc"
 };
 
-const char *fp4moe_isa_name(fp4moe_isa isa) { return isa_names[isa]; }
+static const struct {
+  const char *name;
+  uint32_t bits;
+} isas[] = {
+#define ISA(suffix, arch, bits) {#suffix, bits},
+#include "isas.inc"
+};
+
+const char *fp4moe_isa_name(fp4moe_isa isa) { return isas[isa].name; }
 
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-#define LAST_ISA FP4MOE_ISA_avx512bf16
+/* Registers as CPUID returns them; what XCR0 must have. */
+enum { EAX, EBX, ECX, EDX, REGISTERS };
+enum { YMM = 0x6, ZMM = 0xe6, OSXSAVE = 1 << 27 };
 
-/* Register words of the CPUID leaves that we read. */
-enum { L1C, L7B, L7C, L7_1A, WORDS };
-
-typedef struct {
-  uint8_t word, bit;
-} cpu_bit;
-
-#define SSE_AVX2                                                                                   \
-  {L1C, 27}, {L1C, 28}, {L1C, 12}, {L1C, 29}, { L7B, 5 }
-#define AVX512                                                                                     \
-  SSE_AVX2, {L7B, 16}, {L7B, 17}, {L7B, 30}, { L7B, 31 }
-/* OSXSAVE, AVX, FMA, F16C, AVX2; F, DQ, BW, VL. The first {0, 0} ends a row. */
-static const cpu_bit isa_bits[LAST_ISA + 1][12] = {
-    [FP4MOE_ISA_avx2] = {SSE_AVX2},
-    [FP4MOE_ISA_avxvnni] = {SSE_AVX2, {L7_1A, 4}},
-    [FP4MOE_ISA_avx512] = {AVX512},
-    [FP4MOE_ISA_avx512vnni] = {AVX512, {L7C, 11}},
-    [FP4MOE_ISA_avx512vbmi] = {AVX512, {L7C, 11}, {L7C, 1}},
-    [FP4MOE_ISA_avx512bf16] = {AVX512, {L7_1A, 5}},
+static const struct cpu_bit {
+  uint32_t mask, leaf, subleaf;
+  uint8_t reg, bit, state;
+} own_bits[] = {
+#define X86_BIT(word, leaf, subleaf, reg, bit, state) {word, leaf, subleaf, reg, bit, state},
+#include "isas.inc"
 };
 
 static uint64_t read_xcr0(void) {
@@ -46,38 +52,21 @@ static uint64_t read_xcr0(void) {
   return (uint64_t)hi << 32 | lo;
 }
 
-static void read_words(uint32_t words[WORDS]) {
-  uint32_t a, b, c, d;
-  memset(words, 0, WORDS * sizeof *words);
-  if (!__get_cpuid(1, &a, &b, &c, &d)) return;
-  words[L1C] = c;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
-  words[L7B] = b;
-  words[L7C] = c;
-  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) words[L7_1A] = a;
-}
-
-static int has(const uint32_t words[WORDS], fp4moe_isa isa) {
-  enum { YMM = 0x6, ZMM = 0xe6 };
-  for (const cpu_bit *b = isa_bits[isa]; b->word || b->bit; b++)
-    if (!(words[b->word] >> b->bit & 1)) return 0;
-  uint64_t state = isa >= FP4MOE_ISA_avx512 ? ZMM : YMM;
-  return isa == FP4MOE_ISA_c || (read_xcr0() & state) == state;
-}
-
-/* A selection asks for every kernel, and under a hypervisor CPUID takes some 30 us: it is asked
- * once. Bit i of `known` is ISA i, bit 31 says that the others are there. */
-int fp4moe_cpu_has(fp4moe_isa isa) {
-  static atomic_uint known;
-  unsigned bits = atomic_load_explicit(&known, memory_order_relaxed);
-  if (!bits) {
-    uint32_t words[WORDS];
-    read_words(words);
-    bits = 1u << 31;
-    for (int i = 0; i <= LAST_ISA; i++) bits |= (unsigned)has(words, (fp4moe_isa)i) << i;
-    atomic_store_explicit(&known, bits, memory_order_relaxed);
+/* The words that this machine has. Under a hypervisor a leaf takes some 30 us. */
+static uint32_t read_bits(void) {
+  uint32_t r[REGISTERS] = {0}, leaf = 0, subleaf = 0, bits = 0;
+  __get_cpuid(1, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
+  const uint64_t state = r[ECX] & OSXSAVE ? read_xcr0() : 0;
+  for (size_t i = 0; i < sizeof own_bits / sizeof *own_bits; i++) {
+    const struct cpu_bit *b = &own_bits[i];
+    if (b->leaf != leaf || b->subleaf != subleaf) {
+      leaf = b->leaf, subleaf = b->subleaf;
+      memset(r, 0, sizeof r); /* what is not there has no bits */
+      __get_cpuid_count(leaf, subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
+    }
+    if ((r[b->reg] >> b->bit & 1) && (state & b->state) == b->state) bits |= b->mask;
   }
-  return isa <= LAST_ISA && (bits >> isa & 1);
+  return bits;
 }
 
 void fp4moe_cpu_identify(fp4moe_cpu_id *id) {
@@ -113,34 +102,23 @@ void fp4moe_fp_leave(uint64_t mode) {
 
 void fp4moe_cpu_relax(void) { __builtin_ia32_pause(); }
 
-static int isa_is_ours(int isa) { return isa <= LAST_ISA; }
-
 #else
 #include <sys/auxv.h>
 
-#define LAST_ISA FP4MOE_ISA_bf16neon
-
-/* Bits of HWCAP and HWCAP2 (asm/hwcap.h). What the compiler takes for armv8.2-a goes with SDOT:
- * CRC32, ATOMICS, ASIMDRDM. */
-static const struct {
+static const struct cpu_bit {
+  uint32_t mask;
   uint64_t cap, cap2;
-} isa_bits[LAST_ISA + 1] = {
-#define ASIMD    (UINT64_C(1) << 1)
-#define ASIMDDP                                                                                    \
-  (ASIMD | UINT64_C(1) << 7 | UINT64_C(1) << 8 | UINT64_C(1) << 12 | UINT64_C(1) << 20)
-#define I8MM (UINT64_C(1) << 13)
-#define BF16 (UINT64_C(1) << 14)
-    [FP4MOE_ISA_neon] = {ASIMD, 0},
-    [FP4MOE_ISA_dotprod] = {ASIMDDP, 0},
-    [FP4MOE_ISA_i8mm] = {ASIMDDP, I8MM},
-    [FP4MOE_ISA_bf16neon] = {ASIMDDP, I8MM | BF16},
+} own_bits[] = {
+#define ARM_BIT(word, hwcap, hwcap2) {word, hwcap, hwcap2},
+#include "isas.inc"
 };
 
-int fp4moe_cpu_has(fp4moe_isa isa) {
-  if (isa == FP4MOE_ISA_c) return 1;
-  if (!isa_bits[isa].cap) return 0;
-  return !(isa_bits[isa].cap & ~getauxval(AT_HWCAP)) &&
-         !(isa_bits[isa].cap2 & ~getauxval(AT_HWCAP2));
+/* The words that this machine has. */
+static uint32_t read_bits(void) {
+  uint32_t bits = 0;
+  for (const struct cpu_bit *b = own_bits; b < own_bits + sizeof own_bits / sizeof *own_bits; b++)
+    if (!(b->cap & ~getauxval(AT_HWCAP)) && !(b->cap2 & ~getauxval(AT_HWCAP2))) bits |= b->mask;
+  return bits;
 }
 
 void fp4moe_cpu_identify(fp4moe_cpu_id *id) {
@@ -165,9 +143,19 @@ uint64_t fp4moe_fp_enter(void) {
 void fp4moe_fp_leave(uint64_t mode) { __asm__ volatile("msr fpcr, %0" ::"r"(mode)); }
 
 void fp4moe_cpu_relax(void) { __asm__ volatile("yield"); }
-
-static int isa_is_ours(int isa) { return isa == FP4MOE_ISA_c || isa >= FP4MOE_ISA_neon; }
 #endif
+
+/* A selection asks for every kernel: the machine is asked once. The bit above those of the words
+ * says that they are there. */
+int fp4moe_cpu_has(fp4moe_isa isa) {
+  static atomic_uint known;
+  unsigned bits = atomic_load_explicit(&known, memory_order_relaxed);
+  if (!bits) {
+    bits = read_bits() | 1u << WORDS;
+    atomic_store_explicit(&known, bits, memory_order_relaxed);
+  }
+  return !(isas[isa].bits & ~bits);
+}
 
 fp4moe_isa fp4moe_cpu_best(fp4moe_isa cap) {
   fp4moe_isa best = FP4MOE_ISA_c;
@@ -176,8 +164,15 @@ fp4moe_isa fp4moe_cpu_best(fp4moe_isa cap) {
   return best;
 }
 
+/* 1: all its bits are such as this architecture can have. */
+static int is_ours(fp4moe_isa isa) {
+  uint32_t ours = 0;
+  for (size_t i = 0; i < sizeof own_bits / sizeof *own_bits; i++) ours |= own_bits[i].mask;
+  return !(isas[isa].bits & ~ours);
+}
+
 int fp4moe_isa_parse(const char *word) {
   for (int i = 0; i < FP4MOE_ISAS; i++)
-    if (!strcmp(word, isa_names[i]) && isa_is_ours(i)) return i;
+    if (!strcmp(word, isas[i].name) && is_ours((fp4moe_isa)i)) return i;
   return -1;
 }

@@ -1,41 +1,48 @@
 #!/usr/bin/env bash
 # Looks into the object files of x86-64: each may hold the instructions of its suffix's CPU bits
-# (src/cpu.c, Makefile) and no others. A kernel compiled with a flag too many, or an intrinsic that
-# the compiler takes from further up, would fault on a machine that the oracle thinks it serves. And
-# every AVX kernel must leave no upper half of a vector register in use (uppers.py).
+# (kernels/isas.inc, by BUILD/isas.mk) and no others. A kernel compiled with a flag too many, or an
+# intrinsic that the compiler takes from further up, would fault on a machine that the oracle thinks it
+# serves. And every AVX kernel must leave no upper half of a vector register in use (uppers.py).
 #   tests/check_isa.sh BUILD
 set -u
 build=$1
 passed=0 failed=0 skipped=0
 
-# What each suffix must not hold, as extended regular expressions on a line of objdump.
-zmm='%zmm|%[xyz]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]'
-vex='\sv[a-z0-9]+\s'
+# The instructions of each CPU bit, as extended regular expressions on a line of objdump; VPDPBUSD is
+# of two.
 dot='\bvpdpbusds?|\bvpdpwssds?'
-bf16='\bvdpbf16ps|\bvcvtne2?ps2bf16|\bvcvtneps2bf16'
-vbmi='\bvperm[it]?2?b\b|\bvpmultishiftqb'
-others='\bvpcompress[bw]|\bvpexpand[bw]|\bvpopcnt|\bvp2intersect|\bvpmadd52|\bvpsh[lr]d|\bgf2p8|%tmm'
+# VEX and EVEX forms of AVX-VNNI look alike: an EVEX one starts with the byte 62.
+evex='^ *[0-9a-f]+:\s+62 '
+declare -A holds=(
+  [avx]='\sv[a-z0-9]+\s'
+  [avx512f]='%zmm|%[xyz]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]'
+  [avx512bf16]='\bvdpbf16ps|\bvcvtne2?ps2bf16|\bvcvtneps2bf16'
+  [avx512vbmi]='\bvperm[it]?2?b\b|\bvpmultishiftqb'
+  [avx512vbmi2]='\bvpcompress[bw]|\bvpexpand[bw]|\bvpsh[lr]d'
+  [avx512vpopcntdq]='\bvpopcnt[dq]'
+  [avx512bitalg]='\bvpopcnt[bw]|\bvpshufbitqmb'
+  [avx512vp2intersect]='\bvp2intersect'
+  [avx512ifma]='\bvpmadd52'
+  [gfni]='\bgf2p8'
+  [amx-tile]='%tmm'
+)
 
 forbidden() { # suffix
-  case $1 in
-  avx2) echo "$zmm|$dot|$bf16|$vbmi|$others" ;;
-  avxvnni) echo "$zmm|$bf16|$vbmi|$others" ;;
-  avx512) echo "$dot|$bf16|$vbmi|$others" ;;
-  avx512vnni) echo "$bf16|$vbmi|$others" ;;
-  avx512vbmi) echo "$bf16|$others" ;;
-  avx512bf16) echo "$dot|$vbmi|$others" ;;
-  *) echo "$vex|$others" ;; # the baseline of x86-64
-  esac
+  local flags bit all=
+  flags=" $(sed -n "s/^ISA_$1 := *//p" "$build/isas.mk") "
+  for bit in "${!holds[@]}"; do
+    [[ $flags == *" -m$bit "* ]] || all+="|${holds[$bit]}"
+  done
+  [[ $flags =~ vnni ]] || all+="|$dot"
+  [[ $flags == *' -mavx512f '* ]] || all+="|$evex"
+  echo "${all#|}"
 }
 
-# VEX and EVEX forms look alike to AVX-VNNI: an EVEX one starts with the byte 62.
-evex='^ *[0-9a-f]+:\s+62 '
-
 scan() { # object file
-  local suffix=${1%.o} pattern found
+  local suffix pattern found
+  suffix=$(basename "$1" .o)
   suffix=${suffix##*_}
   pattern=$(forbidden "$suffix")
-  [[ $suffix == avx512* ]] || pattern+="|$evex"
   found=$(objdump -d --insn-width=15 "$1" | grep -E "$pattern" | head -n 3)
   if [ -z "$found" ]; then
     passed=$((passed + 1))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # check_rules.sh - gathers what tests/rules.awk judges, from what was built: the files that each source
 # includes (the compiler's dependency files), its symbols and variables (the objects), the instruction
-# sets that a file's name can ask for (the Makefile). NM and SIZE name the tools.
+# sets that a file's name can ask for (isas.mk). NM and SIZE name the tools.
 #
 #   tests/check_rules.sh BUILD
 set -uo pipefail
@@ -14,7 +14,7 @@ mapfile -t sources < <(cd "$build" && find kernels src autotune tests -name '*.o
 mapfile -t objects < <(printf "$build/%s\n" "${sources[@]/%.c/.o}")
 
 {
-  sed -nE 's/^ISA_([a-z0-9]+) .*/isa \1/p' Makefile
+  sed -nE 's/^ISA_([a-z0-9]+) .*/isa \1/p' "$build/isas.mk"
   printf 'source %s\n' "${sources[@]}"
   $nm -D --defined-only "$build/libfp4moe.so" | awk '{sub(/@.*/, ""); print "exported", $NF}'
   $nm -A "${objects[@]}" | awk -v build="$build/" '{

@@ -171,33 +171,29 @@ static void expect_bytes(const panel *p, size_t together, int offset, uint8_t *o
 
 static size_t group_of(const fp4moe_kernel *row) { return row->format == FP4MOE_MXFP4 ? 32 : 16; }
 
+static const struct {
+  size_t side;
+  int offset;
+} forms[] = {
+#define FORM(word, class, side, offset) {side, offset},
+#include "forms.inc"
+};
+
 /* Runs the row on the panel, against the reference. */
 static void check_panel(const fp4moe_kernel *row, const panel *p, int side) {
   uint8_t want[64 * MAX_K + 64 * MAX_K / 16];
   const size_t bytes = fp4_unpacked_bytes((fp4moe_act_class)row->act, p->k, p->group);
   const size_t unit = row->act == FP4MOE_ACT_F32 ? 4 : row->act == FP4MOE_ACT_BF16 ? 2 : 1;
   uint8_t *got = check_buffer(bytes, side);
-  switch (row->form) {
-  case FP4MOE_FORM_f32:
+  switch (row->act) {
+  case FP4MOE_ACT_F32:
     expect_f32(p, want);
     break;
-  case FP4MOE_FORM_bf16:
-    expect_pairs(p, 2, want);
-    break;
-  case FP4MOE_FORM_bf16x4:
-    expect_pairs(p, 4, want);
-    break;
-  case FP4MOE_FORM_i8:
-    expect_bytes(p, 4, 12, want);
-    break;
-  case FP4MOE_FORM_s8:
-    expect_bytes(p, 4, 0, want);
-    break;
-  case FP4MOE_FORM_s8x8:
-    expect_bytes(p, 8, 0, want);
+  case FP4MOE_ACT_BF16:
+    expect_pairs(p, forms[row->form].side, want);
     break;
   default:
-    check_fail(__FILE__, __LINE__, "an unknown form %d", row->form);
+    expect_bytes(p, forms[row->form].side, forms[row->form].offset, want);
   }
   check_readonly(p->nibbles);
   check_readonly(p->scales);
