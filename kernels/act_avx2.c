@@ -2,29 +2,13 @@
  *
  * VMINPS and VMAXPS return their second operand where the first is not strictly beyond it or one is
  * NaN, which is the comparison of the specification. */
-#include <immintrin.h>
-
 #include "act.h"
 #include "kernel.h"
-
-typedef __m256 vec;
-enum { LANES = 8 };
-
-static inline vec set(float x) { return _mm256_set1_ps(x); }
-
-static inline vec load(const float *x) { return _mm256_load_ps(x); }
-
-static inline void store(float *y, vec x) { _mm256_store_ps(y, x); }
-
-static inline vec add(vec a, vec b) { return _mm256_add_ps(a, b); }
+#include "vector_avx2.h"
 
 static inline vec sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
 
-static inline vec mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
-
 static inline vec quotient(vec a, vec b) { return _mm256_div_ps(a, b); }
-
-static inline vec fmadd(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 
 static inline vec fmsub(vec a, vec b, vec c) { return _mm256_fmsub_ps(a, b, c); }
 

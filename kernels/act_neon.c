@@ -2,33 +2,17 @@
  *
  * Limits are a comparison and a choice, as in the specification: FMIN and FMAX are another thing
  * for NaN and for zeros. */
-#include <arm_neon.h>
-
 #include "act.h"
 #include "kernel.h"
-
-typedef float32x4_t vec;
-enum { LANES = 4 };
-
-static inline vec set(float x) { return vdupq_n_f32(x); }
-
-static inline vec load(const float *x) { return vld1q_f32(x); }
-
-static inline void store(float *y, vec x) { vst1q_f32(y, x); }
-
-static inline vec add(vec a, vec b) { return vaddq_f32(a, b); }
+#include "vector_neon.h"
 
 static inline vec sub(vec a, vec b) { return vsubq_f32(a, b); }
-
-static inline vec mul(vec a, vec b) { return vmulq_f32(a, b); }
 
 static inline vec quotient(vec a, vec b) { return vdivq_f32(a, b); }
 
 static inline vec minus(vec x) { return vnegq_f32(x); }
 
 static inline vec magnitude(vec x) { return vabsq_f32(x); }
-
-static inline vec fmadd(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
 
 static inline vec fmsub(vec a, vec b, vec c) { return vfmaq_f32(minus(c), a, b); }
 
