@@ -33,6 +33,7 @@ typedef struct fp4_nibbles {
 
 FP4_INLINE fp4_nibbles fp4_split(__m256i x) {
   const __m256i low = _mm256_set1_epi8(15);
+  __asm__("" : "+x"(x)); /* loaded once, not by each that takes it */
   return (fp4_nibbles){_mm256_and_si256(x, low), _mm256_and_si256(_mm256_srli_epi16(x, 4), low)};
 }
 

@@ -19,14 +19,9 @@ FP4_INLINE void fp4_gemm_tile(const fp4moe_matmul *t, const place *at, size_t m,
   const size_t step = 32 / of.group * fp4_codes_step(of), scales = 16 * of.group;
   fp4_parts to = fp4_parts_at(t->row_k, t->k0);
   const char *row[FP4_I8_M];
-  _Alignas(32) float acc[FP4_I8_M][16];
-  for (size_t r = 0; r < m; r++) {
-    row[r] = t->rows[at->row + r];
-    if (t->resume)
-      memcpy(acc[r], out + r * t->acc_stride, sizeof acc[r]);
-    else
-      memset(acc[r], 0, sizeof acc[r]);
-  }
+  __m256 acc[FP4_I8_M][2];
+  FP4_UNROLL for (size_t r = 0; r < m; r++) row[r] = t->rows[at->row + r];
+  fp4_i8_begin(t, out, m, acc);
   size_t k = 0;
   for (; k + 32 <= t->k; k += 32, fp4_parts_step(&to), w += step) {
     if (k % STRETCH == 0) {
@@ -38,7 +33,7 @@ FP4_INLINE void fp4_gemm_tile(const fp4moe_matmul *t, const place *at, size_t m,
     __asm__("" : "+m"(acc)); /* stays in memory */
   }
   if (of.group == FP4_NV_GROUP && k < t->k) fp4_i8_block(row, m, to, w, w + scales, 16, of, acc);
-  for (size_t r = 0; r < m; r++) memcpy(out + r * t->acc_stride, acc[r], sizeof acc[r]);
+  fp4_i8_end(t, out, m, acc);
 }
 
 /* ---- May a call of NV be quick? ---- */

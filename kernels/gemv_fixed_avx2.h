@@ -128,6 +128,10 @@ FP4_INLINE void fp4_fix_block(const char *x, size_t n, size_t at, fp4_i8_kind of
 
 /* ---- Blocks ---- */
 
+FP4_INLINE void fp4_fixed_add(float *acc, __m256 a, __m256 b) {
+  _mm256_store_ps(acc, _mm256_fmadd_ps(a, b, _mm256_load_ps(acc)));
+}
+
 /* B2, B1, B0 of one group to FP32, times the block's unit. */
 FP4_INLINE __m256 fp4_fixed_sum(const __m256i x[FP4_DIGITS], __m256 unit, fp4_i8_kind of) {
   const __m256i low = of.dot ? _mm256_add_epi32(_mm256_slli_epi32(x[1], 8), x[0])
@@ -163,8 +167,8 @@ FP4_INLINE void fp4_fixed_group(const fp4_fixed *f, size_t g, const uint8_t *w, 
     fp4_fixed_products(f, q + 4, hi, of, x);
   }
   const __m256 unit = fp4_float_everywhere((const char *)&f->unit[at]);
-  FP4_UNROLL for (size_t h = 0; h < 2; h++)
-      fp4_i8_add(acc + 8 * h, fp4_fixed_sum(x[h], unit, of), fp4_group_scales(s + 8 * h, of.group));
+  FP4_UNROLL for (size_t h = 0; h < 2; h++) fp4_fixed_add(
+      acc + 8 * h, fp4_fixed_sum(x[h], unit, of), fp4_group_scales(s + 8 * h, of.group));
 }
 
 /* The columns of 32 that digits do not hold: those of the set bits of rest, in the row's order from
@@ -182,8 +186,8 @@ static __attribute__((noinline)) void fp4_fixed_rest(uint32_t rest, const char *
       const __m256i code = _mm256_srl_epi32(fp4_load_bytes(w + 8 * (k - j) + 32 * h), shift);
       const __m256 minus = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(code, 3), 31));
       const __m256 weight = _mm256_xor_ps(_mm256_permutevar8x32_ps(magnitudes, code), minus);
-      fp4_i8_add(acc + 8 * h, _mm256_mul_ps(weight, a),
-                 fp4_group_scales(s + k / group * 16 + 8 * h, group));
+      fp4_fixed_add(acc + 8 * h, _mm256_mul_ps(weight, a),
+                    fp4_group_scales(s + k / group * 16 + 8 * h, group));
     }
   }
 }
@@ -201,7 +205,8 @@ FP4_INLINE void fp4_fixed_tile(const fp4moe_matmul *t, const fp4_fixed *f, size_
   for (size_t i = 0; i < k; i += 32, w += 256, s += 512 / of.group) {
     FP4_UNROLL for (size_t v = 0; v < 4; v++) /* mostly of the next panel */
         _mm_prefetch((const char *)w + 64 * v + t->prefetch, _MM_HINT_T1);
-    _mm_prefetch((const char *)s + 2 * t->prefetch / of.group, _MM_HINT_T1);
+    if (i % (4 * of.group) == 0) /* a line of them */
+      _mm_prefetch((const char *)s + 2 * t->prefetch / of.group, _MM_HINT_T1);
     for (size_t g = 0; g < 32 && i + g < k; g += of.group)
       fp4_fixed_group(f, (i + g) / of.group, w + 8 * g, s + 16 * (g / of.group), of, acc);
     if (f->rest[i / 32]) fp4_fixed_rest(f->rest[i / 32], row + 2 * i, w, s, of.group, acc);

@@ -23,7 +23,8 @@
 #include "i8_avx2.h"
 #include "kernel.h"
 
-enum { FP4_I8_M = 6 }; /* rows whose sums of both halves leave 4 of the 16 registers */
+/* The sums of 6 rows of both halves, or of 8 rows of one half, leave 4 of the 16 registers. */
+enum { FP4_I8_M = 8 };
 
 /* acc + the products of four bytes a lane: VPDPBUSD as VEX or EVEX has it. */
 typedef __m256i fp4_dot_fn(__m256i acc, __m256i u8, __m256i s8);
@@ -34,6 +35,7 @@ typedef struct fp4_i8_kind {
   int nibbles;     /* decoded on the way; else unpacked panels */
   fp4_dot_fn *dot; /* NULL: VPMADDUBSW */
   int quick;       /* NV */
+  int by_half;     /* one half of the panel after the other; else both share a row's broadcast */
 } fp4_i8_kind;
 
 /* ---- Places: where the parts of a row stand for the columns at hand, bytes from its start ---- */
@@ -68,13 +70,28 @@ FP4_INLINE __m256i fp4_dot(__m256i acc, __m256i u8, __m256i s8, fp4_i8_kind of) 
   return acc;
 }
 
+/* Halves of a panel that are summed at once. */
+FP4_INLINE size_t fp4_halves(fp4_i8_kind of) { return of.by_half ? 1 : 2; }
+
 /* x[r][h] of four columns: c[h] are the codes of half h, q the place in the rows. */
 FP4_INLINE void fp4_products(const char *const *row, size_t m, size_t q, const __m256i c[2],
                              fp4_i8_kind of, __m256i (*x)[2]) {
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
     const __m256i a = fp4_four_everywhere(row[r] + q);
-    FP4_UNROLL for (size_t h = 0; h < 2; h++) x[r][h] = fp4_dot(x[r][h], c[h], a, of);
+    FP4_UNROLL for (size_t h = 0; h < fp4_halves(of); h++) x[r][h] = fp4_dot(x[r][h], c[h], a, of);
   }
+}
+
+/* The same of eight columns, whose nibbles are at w. */
+FP4_INLINE void fp4_nibble_products(const char *const *row, size_t m, size_t q, const uint8_t *w,
+                                    fp4_i8_kind of, __m256i (*x)[2]) {
+  __m256i lo[2], hi[2];
+  FP4_UNROLL for (size_t h = 0; h < fp4_halves(of); h++) {
+    const fp4_nibbles c = fp4_codes(fp4_load_bytes(w + 32 * h));
+    lo[h] = c.lo, hi[h] = c.hi;
+  }
+  fp4_products(row, m, q, lo, of, x);
+  fp4_products(row, m, q + 4, hi, of, x);
 }
 
 /* What the sums of a group start from. */
@@ -89,14 +106,12 @@ FP4_INLINE __m256i fp4_start(const char *row, fp4_parts at, fp4_i8_kind of) {
 FP4_INLINE void fp4_group_sums(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
                                fp4_i8_kind of, __m256i (*x)[2]) {
   FP4_UNROLL for (size_t r = 0; r < m; r++) x[r][0] = x[r][1] = fp4_start(row[r], at, of);
-  if (of.nibbles) {
-    for (size_t v = 0; v < of.group; v += 8) {
-      const fp4_nibbles a = fp4_codes(fp4_load_bytes(w + 8 * v));
-      const fp4_nibbles b = fp4_codes(fp4_load_bytes(w + 8 * v + 32));
-      const __m256i lo[2] = {a.lo, b.lo}, hi[2] = {a.hi, b.hi};
-      fp4_products(row, m, at.q + v, lo, of, x);
-      fp4_products(row, m, at.q + v + 4, hi, of, x);
-    }
+  if (of.nibbles && m <= 2) {
+    FP4_UNROLL for (size_t v = 0; v < of.group; v += 8)
+        fp4_nibble_products(row, m, at.q + v, w + 8 * v, of, x);
+  } else if (of.nibbles) {
+    for (size_t v = 0; v < of.group; v += 8)
+      fp4_nibble_products(row, m, at.q + v, w + 8 * v, of, x);
   } else {
     FP4_UNROLL for (size_t v = 0; v < of.group; v += 4) {
       const __m256i c[2] = {fp4_load_bytes(w + 16 * v), fp4_load_bytes(w + 16 * v + 32)};
@@ -129,71 +144,87 @@ FP4_INLINE __m256i fp4_x64(__m256 s) {
   return _mm256_blend_epi16(x, _mm256_slli_epi32(x, 16), 0xaa);
 }
 
-/* ---- Blocks: n columns, 32 or the 16 at the end of a row, of one panel into acc[r][16] ---- */
-
-FP4_INLINE void fp4_i8_add(float *acc, __m256 a, __m256 b) {
-  _mm256_store_ps(acc, _mm256_fmadd_ps(a, b, _mm256_load_ps(acc)));
-}
+/* ---- Blocks: n columns, 32 or the 16 at the end of a row, of one panel into acc[r][half] ----
+ *
+ * From half `first` on, as many as are summed at once. */
 
 FP4_INLINE void fp4_block_mx(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, fp4_i8_kind of, float (*acc)[16]) {
+                             const uint8_t *s, size_t first, fp4_i8_kind of, __m256 (*acc)[2]) {
   __m256i x[FP4_I8_M][2];
-  fp4_group_sums(row, m, at, w, of, x);
-  FP4_UNROLL for (size_t h = 0; h < 2; h++) {
-    const __m256 scale = fp4_half_scales(s, h, of);
+  fp4_group_sums(row, m, at, w + 32 * first, of, x);
+  FP4_UNROLL for (size_t h = 0; h < fp4_halves(of); h++) {
+    const __m256 scale = fp4_half_scales(s, first + h, of);
     FP4_UNROLL for (size_t r = 0; r < m; r++) {
       const __m256 by = _mm256_mul_ps(fp4_float_everywhere(row[r] + at.d), scale);
-      fp4_i8_add(acc[r] + 8 * h, _mm256_cvtepi32_ps(fp4_to_32(x[r][h], of)), by);
+      const __m256 b = _mm256_cvtepi32_ps(fp4_to_32(x[r][h], of));
+      acc[r][first + h] = _mm256_fmadd_ps(b, by, acc[r][first + h]);
     }
   }
 }
 
-/* One group of NV: t of the first one, or chained to it. Quick: 64 * t, an integer. */
+/* One group of NV: t of the first one, or chained to it. Quick: the bits of 64 * t, an integer. */
 FP4_INLINE void fp4_group_nv(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, fp4_i8_kind of, int chained, float (*two)[16]) {
+                             const uint8_t *s, size_t first, fp4_i8_kind of, int chained,
+                             __m256 (*two)[2]) {
   __m256i x[FP4_I8_M][2];
-  fp4_group_sums(row, m, at, w, of, x);
-  FP4_UNROLL for (size_t h = 0; h < 2; h++) {
-    const __m256 scale = fp4_half_scales(s, h, of);
+  fp4_group_sums(row, m, at, w + 32 * first, of, x);
+  FP4_UNROLL for (size_t h = 0; h < fp4_halves(of); h++) {
+    const __m256 scale = fp4_half_scales(s, first + h, of);
     const __m256i by_64 = fp4_x64(scale);
     FP4_UNROLL for (size_t r = 0; r < m; r++) {
-      float *to = two[r] + 8 * h;
       if (of.quick) {
         const __m256i t = _mm256_madd_epi16(x[r][h], by_64);
-        const __m256i old = chained ? fp4_load_bytes((const uint8_t *)to) : _mm256_setzero_si256();
-        _mm256_store_si256((__m256i *)(void *)to, _mm256_add_epi32(old, t));
+        const __m256i old = chained ? _mm256_castps_si256(two[r][h]) : _mm256_setzero_si256();
+        two[r][h] = _mm256_castsi256_ps(_mm256_add_epi32(old, t));
       } else {
         const __m256 b = _mm256_cvtepi32_ps(fp4_to_32(x[r][h], of));
-        _mm256_store_ps(to, chained ? _mm256_fmadd_ps(b, scale, _mm256_load_ps(to))
-                                    : _mm256_mul_ps(b, scale));
+        two[r][h] = chained ? _mm256_fmadd_ps(b, scale, two[r][h]) : _mm256_mul_ps(b, scale);
       }
     }
   }
 }
 
 FP4_INLINE void fp4_block_nv(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, size_t n, fp4_i8_kind of, float (*acc)[16]) {
+                             const uint8_t *s, size_t n, size_t first, fp4_i8_kind of,
+                             __m256 (*acc)[2]) {
   const __m256i by_64 = _mm256_set1_epi32(6 << 23);
-  _Alignas(32) float two[FP4_I8_M][16];
-  fp4_group_nv(row, m, at, w, s, of, 0, two);
+  __m256 two[FP4_I8_M][2];
+  fp4_group_nv(row, m, at, w, s, first, of, 0, two);
   at.q += 16, at.half += 4, at.pair += 4, w += fp4_codes_step(of), s += fp4_scales_step(of);
-  if (n == 32) fp4_group_nv(row, m, at, w, s, of, 1, two);
+  if (m > 2) __asm__("" : "+m"(two)); /* registers are for the sums */
+  if (n == 32) fp4_group_nv(row, m, at, w, s, first, of, 1, two);
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
     const __m256i d = fp4_four_everywhere(row[r] + at.d);
     const __m256 by = _mm256_castsi256_ps(of.quick ? _mm256_sub_epi32(d, by_64) : d);
-    FP4_UNROLL for (size_t h = 0; h < 2; h++) {
-      const __m256 t = of.quick
-                           ? _mm256_cvtepi32_ps(fp4_load_bytes((const uint8_t *)(two[r] + 8 * h)))
-                           : _mm256_load_ps(two[r] + 8 * h);
-      fp4_i8_add(acc[r] + 8 * h, t, by);
+    FP4_UNROLL for (size_t h = 0; h < fp4_halves(of); h++) {
+      const __m256 t = of.quick ? _mm256_cvtepi32_ps(_mm256_castps_si256(two[r][h])) : two[r][h];
+      acc[r][first + h] = _mm256_fmadd_ps(t, by, acc[r][first + h]);
     }
   }
 }
 
 FP4_INLINE void fp4_i8_block(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
-                             const uint8_t *s, size_t n, fp4_i8_kind of, float (*acc)[16]) {
-  if (of.group == FP4_MX_GROUP) fp4_block_mx(row, m, at, w, s, of, acc);
-  if (of.group == FP4_NV_GROUP) fp4_block_nv(row, m, at, w, s, n, of, acc);
+                             const uint8_t *s, size_t n, fp4_i8_kind of, __m256 (*acc)[2]) {
+  for (size_t first = 0; first < 2; first += fp4_halves(of)) {
+    if (of.group == FP4_MX_GROUP) fp4_block_mx(row, m, at, w, s, first, of, acc);
+    if (of.group == FP4_NV_GROUP) fp4_block_nv(row, m, at, w, s, n, first, of, acc);
+  }
+}
+
+/* ---- Sums of a tile: registers are for the integers, acc is touched once in 32 k ---- */
+
+FP4_INLINE void fp4_i8_begin(const fp4moe_matmul *t, const float *out, size_t m, __m256 (*acc)[2]) {
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    FP4_UNROLL for (size_t h = 0; h < 2; h++) acc[r][h] =
+        t->resume ? _mm256_load_ps(out + r * t->acc_stride + 8 * h) : _mm256_setzero_ps();
+  }
+}
+
+FP4_INLINE void fp4_i8_end(const fp4moe_matmul *t, float *out, size_t m, __m256 (*acc)[2]) {
+  FP4_UNROLL for (size_t r = 0; r < m; r++) {
+    FP4_UNROLL for (size_t h = 0; h < 2; h++)
+        _mm256_store_ps(out + r * t->acc_stride + 8 * h, acc[r][h]);
+  }
 }
 
 #endif
