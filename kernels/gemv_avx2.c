@@ -83,7 +83,7 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, size_t row, fp4moe_ac
       FP4_UNROLL for (size_t r = 0; r < m; r++) dot[r][0] = dot[r][1] = _mm256_setzero_ps();
       for (size_t v = 0; v < group; v += 8)
         dots(fp4_load_bytes(w + 8 * v + 4 * h), m, wide[0] + v, dot);
-      const __m256 scale = fp4_group_scales(s + h, group);
+      const __m256 scale = fp4_group_scales(s, h / 8, group);
       FP4_UNROLL for (size_t r = 0; r < m; r++) {
         const __m256 sum = _mm256_hadd_ps(dot[r][0], dot[r][1]);
         _mm256_store_ps(acc[r] + h, _mm256_fmadd_ps(sum, scale, _mm256_load_ps(acc[r] + h)));

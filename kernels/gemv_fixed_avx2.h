@@ -167,8 +167,8 @@ FP4_INLINE void fp4_fixed_group(const fp4_fixed *f, size_t g, const uint8_t *w, 
     fp4_fixed_products(f, q + 4, hi, of, x);
   }
   const __m256 unit = fp4_float_everywhere((const char *)&f->unit[at]);
-  FP4_UNROLL for (size_t h = 0; h < 2; h++) fp4_fixed_add(
-      acc + 8 * h, fp4_fixed_sum(x[h], unit, of), fp4_group_scales(s + 8 * h, of.group));
+  FP4_UNROLL for (size_t h = 0; h < 2; h++)
+      fp4_fixed_add(acc + 8 * h, fp4_fixed_sum(x[h], unit, of), fp4_group_scales(s, h, of.group));
 }
 
 /* The columns of 32 that digits do not hold: those of the set bits of rest, in the row's order from
@@ -187,7 +187,7 @@ static __attribute__((noinline)) void fp4_fixed_rest(uint32_t rest, const char *
       const __m256 minus = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(code, 3), 31));
       const __m256 weight = _mm256_xor_ps(_mm256_permutevar8x32_ps(magnitudes, code), minus);
       fp4_fixed_add(acc + 8 * h, _mm256_mul_ps(weight, a),
-                    fp4_group_scales(s + k / group * 16 + 8 * h, group));
+                    fp4_group_scales(s + k / group * 16, h, group));
     }
   }
 }

@@ -106,12 +106,9 @@ FP4_INLINE __m256i fp4_start(const char *row, fp4_parts at, fp4_i8_kind of) {
 FP4_INLINE void fp4_group_sums(const char *const *row, size_t m, fp4_parts at, const uint8_t *w,
                                fp4_i8_kind of, __m256i (*x)[2]) {
   FP4_UNROLL for (size_t r = 0; r < m; r++) x[r][0] = x[r][1] = fp4_start(row[r], at, of);
-  if (of.nibbles && m <= 2) {
+  if (of.nibbles) {
     FP4_UNROLL for (size_t v = 0; v < of.group; v += 8)
         fp4_nibble_products(row, m, at.q + v, w + 8 * v, of, x);
-  } else if (of.nibbles) {
-    for (size_t v = 0; v < of.group; v += 8)
-      fp4_nibble_products(row, m, at.q + v, w + 8 * v, of, x);
   } else {
     FP4_UNROLL for (size_t v = 0; v < of.group; v += 4) {
       const __m256i c[2] = {fp4_load_bytes(w + 16 * v), fp4_load_bytes(w + 16 * v + 32)};
@@ -127,7 +124,7 @@ FP4_INLINE __m256i fp4_to_32(__m256i x, fp4_i8_kind of) {
 /* ---- Scales ---- */
 
 FP4_INLINE __m256 fp4_half_scales(const uint8_t *s, size_t h, fp4_i8_kind of) {
-  if (of.nibbles) return fp4_group_scales(s + 8 * h, of.group);
+  if (of.nibbles) return fp4_group_scales(s, h, of.group);
   return _mm256_load_ps((const float *)(const void *)s + 8 * h);
 }
 

@@ -10,10 +10,10 @@
 #include "kernel.h"
 
 /* Any scale bytes, as the C rows read them. */
-FP4_INLINE __m256 any_scales(const uint8_t *s, size_t group) {
-  const __m256 x = fp4_group_scales(s, group), inf = _mm256_set1_ps(INFINITY);
-  if (group == FP4_NV_GROUP) return x;
-  return _mm256_blendv_ps(x, fp4_nan_f32(), _mm256_cmp_ps(x, inf, _CMP_EQ_OQ));
+FP4_INLINE __m256 any_scales(const uint8_t *s, size_t half, size_t group) {
+  const __m256 x = fp4_group_scales(s, half, group);
+  const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+  return _mm256_blendv_ps(x, nan, _mm256_cmp_ps(x, _mm256_set1_ps(INFINITY), _CMP_NLT_UQ));
 }
 
 /* The four pairs of layout.h of 8 rows x 8 k, as BF16: (k0,k2) (k4,k6) (k1,k3) (k5,k7). */
@@ -33,7 +33,7 @@ FP4_INLINE void unpack_f32(const uint8_t *nibbles, const uint8_t *scales, size_t
                            float *out) {
   for (size_t k0 = 0; k0 < k; k0 += group, scales += 16)
     for (size_t half = 0; half < 16; half += 8) {
-      const __m256 scale = any_scales(scales + half, group);
+      const __m256 scale = any_scales(scales, half / 8, group);
       for (size_t v = k0; v < k0 + group; v += 8) {
         __m256i pair[4];
         pairs_of(fp4_load_bytes(nibbles + 8 * v + 4 * half), pair);
@@ -51,7 +51,7 @@ FP4_INLINE void unpack_bf16(const uint8_t *nibbles, const uint8_t *scales, size_
   const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
   for (size_t k0 = 0; k0 < k; k0 += group, scales += 16)
     for (size_t half = 0; half < 16; half += 8) {
-      const __m256 scale = any_scales(scales + half, group);
+      const __m256 scale = any_scales(scales, half / 8, group);
       for (size_t v = k0; v < k0 + group; v += 8) {
         __m256i pair[4];
         pairs_of(fp4_load_bytes(nibbles + 8 * v + 4 * half), pair);
@@ -76,7 +76,8 @@ FP4_INLINE void unpack_i8(const uint8_t *nibbles, const uint8_t *scales, size_t 
         _mm256_store_si256((__m256i *)(void *)(out + 16 * v + 4 * half), c.lo);
         _mm256_store_si256((__m256i *)(void *)(out + 16 * v + 4 * half + 64), c.hi);
       }
-      _mm256_store_ps((float *)(void *)(out + 16 * group) + half, any_scales(scales + half, group));
+      _mm256_store_ps((float *)(void *)(out + 16 * group) + half,
+                      any_scales(scales, half / 8, group));
     }
 }
 
