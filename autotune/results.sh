@@ -3,7 +3,8 @@
 #
 #   autotune/results.sh BUILD COMPILER FLAGS
 #
-# Writes results/<cpu>-<cores>c/, whole or not at all: see results/README.md. fp4moe-autotune report
+# Writes results/<cpu>-<cores>c/, under FP4MOE_CPU <cpu>-<cores>c-<isa>/, whole or not at all: see
+# results/README.md. fp4moe-autotune report
 # measures and plots; SUMMARY.md holds its lines against our aims (results.awk).
 # RESULTS_TOKENS: tokens of the calls instead of 1,4,16,64,256,2048.
 set -eu
@@ -46,7 +47,7 @@ describe_machine() {
 
 directory_name() {
   host_value cpu | tr '[:upper:]' '[:lower:]' |
-    sed 's/(r)//g; s/(tm)//g; s/ cpu//; s/[^a-z0-9]\{1,\}/-/g; s/^-//; s/-$//; s/$/-'"$(host_value cores)"'c/'
+    sed 's/(r)//g; s/(tm)//g; s/ cpu//; s/[^a-z0-9]\{1,\}/-/g; s/^-//; s/-$//; s/$/-'"$(host_value cores)c${FP4MOE_CPU:+-$(host_value isa)}/"
 }
 
 table=$("$fp4moe" explain --model gpt-oss-20b --precision bf16 --tokens 1 |

@@ -219,7 +219,7 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   if (bucket < FP4MOE_GEMV_BUCKETS || (gemv_is_best && !is_forced(s, MANY_ROW_OPS))) {
     r->unpack = r->gemm = NULL;
     r->gemv = gemv;
-    r->panels = GEMV_PANELS;
+    r->panels = gemv->mr > 1 ? GEMV_PANELS : 2 * GEMV_PANELS; /* it prepares its row once a call */
     r->prefetch = PREFETCH_BYTES;
     return FP4MOE_OK;
   }
