@@ -93,13 +93,13 @@ static void roofline(FILE *to, const char *directory, const fp4moe_context *ctx,
   begin(to, directory, report_plot_names[0], 900, 600);
   roofline_data(to, lines);
   fprintf(to,
-          "set title '%s, %zu threads: kernels and layers under the roofline'\n"
+          "set title '%s, %s, %zu threads: kernels and layers under the roofline'\n"
           "set xlabel 'arithmetic intensity, operations per byte read'\n"
           "set ylabel 'speed, Gop/s (a multiply-add is two)'\n"
           "set logscale xy 10\nset xrange [1:3000]\nset yrange [20:*]\n"
           "set key outside right top vertical\nset samples 1000\n"
           "min(a, b) = a < b ? a : b\n",
-          ctx->host.cpu_model, fp4moe_context_threads(ctx));
+          ctx->host.cpu_model, fp4moe_isa_name(ctx->isa), fp4moe_context_threads(ctx));
   fprintf(to, "plot ");
   for (int c = 0; c < CLASSES; c++) {
     double dots = report_limit(lines, classes[c].limit);
@@ -154,11 +154,11 @@ static void efficiency(FILE *to, const char *directory, const fp4moe_context *ct
   begin(to, directory, report_plot_names[1], 900, 500);
   size_t count = curves(to, lines, first, MOST);
   fprintf(to,
-          "set title '%s, %zu threads: a whole layer against the physical limit'\n"
+          "set title '%s, %s, %zu threads: a whole layer against the physical limit'\n"
           "set xlabel 'M, tokens of a call'\nset ylabel 'efficiency: floor / time'\n"
           "set logscale x 2\nset xtics 4\nset xrange [0.8:*]\nset yrange [0:1.05]\nset ytics 0.1\n"
           "set key outside right top vertical\nplot ",
-          ctx->host.cpu_model, fp4moe_context_threads(ctx));
+          ctx->host.cpu_model, fp4moe_isa_name(ctx->isa), fp4moe_context_threads(ctx));
   for (size_t i = 0; i < count; i++) {
     int c = class_of(first[i]), dash = ++seen[c];
     fprintf(to,
@@ -211,11 +211,12 @@ static void winners(FILE *to, const char *directory, const fp4moe_context *ctx,
   begin(to, directory, report_plot_names[2], 1100, 440);
   fprintf(
       to,
-      "set multiplot layout 1,3 title '%s: the best other kernel against the one chosen, a mark a "
-      "race'\n"
+      "set multiplot layout 1,3 title '%s, %s: the best other kernel against the one chosen, a mark "
+      "a race'\n"
       "set xlabel 'rows per expert'\nset logscale x 2\nset xrange [0.7:180]\n"
       "set xtics (1,2,4,8,16,32,64,'>64' 128)\nset yrange [%g:%g]\n",
-      ctx->host.cpu_model, 1 - 0.06 * (largest_ratio(t) - 1), 1 + 1.4 * (largest_ratio(t) - 1));
+      ctx->host.cpu_model, fp4moe_isa_name(ctx->isa), 1 - 0.06 * (largest_ratio(t) - 1),
+      1 + 1.4 * (largest_ratio(t) - 1));
   for (int c = 0; c < CLASSES; c++) winners_panel(to, t, c);
   fprintf(to, "unset multiplot\n");
 }
