@@ -188,7 +188,6 @@ FP4_INLINE void fp4_block_nv(const char *const *row, size_t m, fp4_parts at, con
   __m256 two[FP4_I8_M][2];
   fp4_group_nv(row, m, at, w, s, first, of, 0, two);
   at.q += 16, at.half += 4, at.pair += 4, w += fp4_codes_step(of), s += fp4_scales_step(of);
-  if (m > 2) __asm__("" : "+m"(two)); /* registers are for the sums */
   if (n == 32) fp4_group_nv(row, m, at, w, s, first, of, 1, two);
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
     const __m256i d = fp4_four_everywhere(row[r] + at.d);
