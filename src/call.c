@@ -71,7 +71,7 @@ static fp4moe_status pick_workers(fp4moe_call *c) {
     return fp4moe_fail(FP4MOE_INVALID, "%s is %zu, the context has %zu", c->form.threads_name,
                        threads, most);
   c->workers = threads ? threads : most;
-  c->share = 2;
+  c->share = FP4MOE_USUAL_SHARE;
   const fp4moe_schedule *s = fp4moe_plan_schedule(c->plan, c->workers, c->batch.tokens);
   if (s && !team) c->workers = s->workers;
   if (s) c->share = s->share;

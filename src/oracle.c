@@ -190,6 +190,28 @@ static uint32_t multiple_of_both(uint32_t a, uint32_t b) {
   return n;
 }
 
+/* Panels of a gemm's unit: FP4MOE_USUAL_GEMM_PANELS, or as many as a level-2 cache keeps. */
+static uint32_t usual_gemm_panels(const fp4moe_layer_desc *desc, int phase,
+                                  const fp4moe_recipe *r) {
+  enum { CACHED_BYTES = 512 << 10 };
+  static const size_t weight_bytes[] = {
+      [FP4MOE_ACT_F32] = 4, [FP4MOE_ACT_BF16] = 2, [FP4MOE_ACT_I8] = 1};
+  uint32_t step = fp4moe_panel_step(phase, desc->activation.gated);
+  uint32_t least = multiple_of_both(r->gemm->nr / FP4MOE_PANEL, step), panels = least;
+  size_t n, k;
+  fp4moe_phase_shape(desc, phase, &n, &k);
+  size_t bytes = FP4MOE_PANEL * k * weight_bytes[fp4moe_act_class_of(desc->precision)];
+  while (panels + least <= FP4MOE_USUAL_GEMM_PANELS && (panels + least) * bytes <= CACHED_BYTES)
+    panels += least;
+  return panels;
+}
+
+void fp4moe_usual_recipe(const fp4moe_layer_desc *desc, int phase, fp4moe_recipe *r) {
+  r->k_block = 0;
+  r->panels = r->gemv ? FP4MOE_USUAL_GEMV_PANELS : usual_gemm_panels(desc, phase, r);
+  r->prefetch = r->gemv ? FP4MOE_USUAL_PREFETCH : 1;
+}
+
 /* Ops of the two kinds of recipe. */
 enum {
   FEW_ROW_OPS = 1 << FP4MOE_OP_GEMV,
@@ -206,8 +228,6 @@ enum { FEW_ROWS = 8 };
 
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *r) {
-  enum { GEMV_PANELS = 4, PREFETCH_BYTES = 4096 };
-  uint32_t step = fp4moe_panel_step(phase, desc->activation.gated);
   const fp4moe_kernel *gemv = first_kernel(s, desc, FP4MOE_OP_GEMV, fp4moe_bucket_rows(bucket));
   if (!gemv) return no_kernel(s, desc, FP4MOE_OP_GEMV);
   memset(r, 0, sizeof *r);
@@ -219,12 +239,8 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   if (bucket < FP4MOE_GEMV_BUCKETS || (gemv_is_best && !is_forced(s, MANY_ROW_OPS))) {
     r->unpack = r->gemm = NULL;
     r->gemv = gemv;
-    r->panels = gemv->mr > 1 ? GEMV_PANELS : 2 * GEMV_PANELS; /* it prepares its row once a call */
-    r->prefetch = PREFETCH_BYTES;
-    return FP4MOE_OK;
   }
-  r->panels = multiple_of_both(r->gemm->nr / FP4MOE_PANEL, step);
-  r->prefetch = 1;
+  fp4moe_usual_recipe(desc, phase, r);
   return FP4MOE_OK;
 }
 

@@ -70,6 +70,9 @@ void fp4moe_phase_shape(const fp4moe_layer_desc *desc, int phase, size_t *n, siz
 /* Without a table, and under forced kernels, the buckets of few rows have a gemv: m up to 16. */
 enum { FP4MOE_GEMV_BUCKETS = 5 };
 
+/* Panels, K block and prefetch of a recipe whose kernels are given, where no clock says. */
+void fp4moe_usual_recipe(const fp4moe_layer_desc *desc, int phase, fp4moe_recipe *r);
+
 /* The recipe without a table: what kernels.inc's order says for `bucket`. */
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
                                    int phase, int bucket, fp4moe_recipe *recipe);

@@ -46,12 +46,22 @@ typedef struct fp4moe_recipe {
   uint32_t prefetch; /* gemv: bytes ahead; gemm: 1 = the next unit's nibbles, 0 = none */
 } fp4moe_recipe;
 
+/* What serves where no clock says: a wide unit costs a worker little else, and of the distances
+ * this one is nowhere far behind. */
+enum {
+  FP4MOE_USUAL_GEMV_PANELS = 8,
+  FP4MOE_USUAL_GEMM_PANELS = 4,
+  FP4MOE_USUAL_PREFETCH = 8192 /* bytes */
+};
+
 /* Does `unpack` write the panels that `gemm` reads? */
 static inline int fp4moe_recipe_joins(const fp4moe_kernel *unpack, const fp4moe_kernel *gemm) {
   return unpack->op == FP4MOE_OP_UNPACK && unpack->form == gemm->form;
 }
 
-/* Workers take units in runs of remaining/(share * workers), at least one. */
+/* Workers take units in runs of remaining/(share * workers), at least one. Where no schedule was
+ * measured all threads do, by the usual share. */
+enum { FP4MOE_USUAL_SHARE = 2 };
 typedef struct fp4moe_schedule {
   uint32_t bucket;  /* of tokens */
   uint32_t threads; /* of the call */

@@ -351,12 +351,13 @@ static unsigned unusual(uint32_t value, uint32_t usual) {
 int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b, int bucket) {
   const fp4moe_kernel *ka = a->gemv ? a->gemv : a->gemm, *kb = b->gemv ? b->gemv : b->gemm;
   size_t rows = fp4moe_bucket_rows(bucket);
+  uint32_t panels = a->gemv ? FP4MOE_USUAL_GEMV_PANELS : FP4MOE_USUAL_GEMM_PANELS;
   ORDER(fp4moe_tile_waits(ka, rows), fp4moe_tile_waits(kb, rows));
   ORDER(ka, kb);
   ORDER(a->unpack, b->unpack);
   ORDER(a->k_block, b->k_block);
-  ORDER(unusual(a->panels, 4), unusual(b->panels, 4));
-  ORDER(unusual(a->prefetch, 4096), unusual(b->prefetch, 4096));
+  ORDER(unusual(a->panels, panels), unusual(b->panels, panels));
+  ORDER(unusual(a->prefetch, FP4MOE_USUAL_PREFETCH), unusual(b->prefetch, FP4MOE_USUAL_PREFETCH));
   ORDER(a->panels, b->panels);
   ORDER(a->prefetch, b->prefetch);
   return 0;

@@ -128,8 +128,8 @@ void fp4moe_table_soft(const fp4moe_host *host, char line[192]);
 void fp4moe_table_sort(fp4moe_table *table);
 
 /* The order of two recipes that are as fast as each other with the rows of a bucket: tiles that do
- * not wait (fp4moe_tile_waits), then kernels.inc, no K blocks, 4 panels, a prefetch of 4096, and
- * what is near to that. < 0: a stands first. */
+ * not wait (fp4moe_tile_waits), then kernels.inc, no K blocks, the usual panels and prefetch
+ * (plan.h), and what is near to that. < 0: a stands first. */
 int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b, int bucket);
 
 const char *fp4moe_format_name(int format); /* "mxfp4", "nvfp4" */

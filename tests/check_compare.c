@@ -76,7 +76,7 @@ static void picks(void) {
 
 /* Rows that a finished run, or its gain line, left to the static order are a pick of it. */
 static void left_static(void) {
-  static const planted first[] = {{0, 100, 2}}, second[] = {{0, 100, 2}, {1, 100, 4}, {2, 100, 2}};
+  static const planted first[] = {{0, 100, 2}}, second[] = {{0, 100, 2}, {1, 100, 8}, {2, 100, 2}};
   fp4moe_recipe_entry e[TABLES][ENTRIES];
   fp4moe_table a = plant(e[0], first, 1), b = plant(e[1], second, 3);
   fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 0, 0, 2, 2, 64, 96, 1, 900000, 0};

@@ -162,7 +162,7 @@ static void through_experts(fp4moe_layer *layer, void *workspace, size_t bytes) 
 }
 
 static void layer_calls(void) {
-  static char workspace[1 << 20];
+  static char workspace[2 << 20];
   random_layer *m;
   fp4moe_context *ctx = context_with(NULL, 1, 0);
   fp4moe_layer *layer = open_class(ctx, &class_words[0], &m);
@@ -180,7 +180,7 @@ static void layer_calls(void) {
 }
 
 static void linear_calls(void) {
-  static char workspace[1 << 20];
+  static char workspace[2 << 20];
   fp4moe_linear_desc d = {.struct_size = sizeof d, .n = 40, .k = 96, .experts = 2};
   fp4moe_projection w = {.codes = calloc(40, 48), .scales = calloc(40, 3), .global = 1};
   float x[2 * 96] = {1}, y[4 * 40];
@@ -233,7 +233,7 @@ static void *team_main(void *arg) {
 }
 
 static void teams(void) {
-  static char workspace[1 << 20];
+  static char workspace[2 << 20];
   random_layer *m;
   pthread_barrier_t barrier;
   pthread_t other;
@@ -299,7 +299,7 @@ enum { THREADS = 4, CALLS = 20 };
 static void *many_calls(void *layer) {
   static const int32_t ids[2] = {0, 3};
   static const float weights[2] = {0.5f, 0.5f};
-  static _Thread_local char workspace[1 << 18];
+  static _Thread_local char workspace[1 << 19];
   float x[64] = {1}, y[64];
   fp4moe_batch b = {.struct_size = sizeof b,
                     .tokens = 1,
