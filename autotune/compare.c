@@ -100,10 +100,10 @@ static void judge(const fp4moe_table *t, int which, compare_pick *p) {
   size_t count;
   const fp4moe_recipe_entry *e = entries_of(t, &p->key, &count);
   if (!count || p->is_static[which]) return;
-  p->noise[which] = e->noise * 1e-6;
   for (size_t i = 0; i < count; i++)
     if (!fp4moe_recipe_order(&e[i].recipe, &p->recipe[!which], p->key.bucket)) {
       p->ratio[which] = (double)e[i].ns / (double)e->ns;
+      p->noise[which] = e[i].noise * 1e-6;
       p->within[which] = p->ratio[which] <= 1 + p->noise[which];
       return;
     }

@@ -20,7 +20,7 @@ typedef struct compare_pick {
   /* In the race of this table: time of the other's pick over its own. 0: not known, for the other's
    * was surely slower there and left no time, or the table has none of these rows. */
   double ratio[TABLES];
-  double noise[TABLES]; /* of that race */
+  double noise[TABLES]; /* of that race: what it took for equal */
   int within[TABLES];   /* 1: the ratio lies within the noise */
 } compare_pick;
 

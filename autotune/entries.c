@@ -4,7 +4,6 @@
 
 #include "cli/cli.h"
 #include "entries.h"
-#include "gains.h"
 
 void entries_free(entries *e) {
   free(e->table.recipe);
@@ -32,12 +31,6 @@ void entries_add_schedule(entries *e, const fp4moe_schedule_entry *schedule) {
   fp4moe_table *t = &e->table;
   t->schedule = room(t->schedule, t->schedules, &e->schedule_cap, sizeof *schedule);
   t->schedule[t->schedules++] = *schedule;
-}
-
-void entries_add_gain(entries *e, const fp4moe_gain_entry *gain) {
-  fp4moe_table *t = &e->table;
-  t->gain = room(t->gain, t->gains, &e->gain_cap, sizeof *gain);
-  t->gain[t->gains++] = *gain;
 }
 
 void entries_set_placement(entries *e, const fp4moe_placement_entry *p) {
@@ -93,37 +86,18 @@ static void drop_gain(entries *e, const fp4moe_gain_entry *key) {
   t->gains = kept;
 }
 
-/* What an earlier run left for rows in which this one found the static order faster. */
-static void drop_removed(entries *e, const fp4moe_gain_entry *g) {
-  fp4moe_schedule_entry schedule = {.format = g->format,
-                                    .act = g->act,
-                                    .hidden = g->hidden,
-                                    .intermediate = g->intermediate,
-                                    .schedule.bucket = (uint32_t)g->bucket,
-                                    .schedule.threads = (uint32_t)g->threads};
-  for (int phase = gain_first_phase(g); phase < FP4MOE_PHASES; phase++) {
-    fp4moe_recipe_entry key = {.phase = phase,
-                               .format = g->format,
-                               .act = g->act,
-                               .gated = g->gated,
-                               .bucket = g->bucket,
-                               .cores = g->cores};
-    fp4moe_recipe_key shape = gain_key(g, phase);
-    key.n = shape.n, key.k = shape.k;
-    entries_drop_recipe(e, &key);
-  }
-  if (!g->linear) entries_drop_schedule(e, &schedule);
+void entries_set_gain(entries *e, const fp4moe_gain_entry *gain) {
+  fp4moe_table *t = &e->table;
+  drop_gain(e, gain);
+  t->gain = room(t->gain, t->gains, &e->gain_cap, sizeof *gain);
+  t->gain[t->gains++] = *gain;
 }
 
 void entries_take(entries *e, const fp4moe_table *from) {
-  for (size_t i = 0; i < from->gains; i++) {
-    drop_gain(e, &from->gain[i]);
-    if (!from->gain[i].kept) drop_removed(e, &from->gain[i]);
-  }
   for (size_t i = 0; i < from->recipes; i++) entries_drop_recipe(e, &from->recipe[i]);
   for (size_t i = 0; i < from->schedules; i++) entries_drop_schedule(e, &from->schedule[i]);
   for (size_t i = 0; i < from->recipes; i++) entries_add_recipe(e, &from->recipe[i]);
   for (size_t i = 0; i < from->schedules; i++) entries_add_schedule(e, &from->schedule[i]);
-  for (size_t i = 0; i < from->gains; i++) entries_add_gain(e, &from->gain[i]);
+  for (size_t i = 0; i < from->gains; i++) entries_set_gain(e, &from->gain[i]);
   for (size_t i = from->placements; i-- > 0;) entries_set_placement(e, &from->placement[i]);
 }

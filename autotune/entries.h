@@ -12,17 +12,16 @@ typedef struct entries {
 void entries_free(entries *e);
 void entries_add_recipe(entries *e, const fp4moe_recipe_entry *recipe);
 void entries_add_schedule(entries *e, const fp4moe_schedule_entry *schedule);
-void entries_add_gain(entries *e, const fp4moe_gain_entry *gain);
 
 /* In place of that of the same key. */
+void entries_set_gain(entries *e, const fp4moe_gain_entry *gain);
 void entries_set_placement(entries *e, const fp4moe_placement_entry *placement);
 
 /* Drops the entries of these keys. */
 void entries_drop_recipe(entries *e, const fp4moe_recipe_entry *key);
 void entries_drop_schedule(entries *e, const fp4moe_schedule_entry *key);
 
-/* Takes over the entries of another table, in place of those of the same keys; where its tuner
- * removed what lost, those of that key go too. */
+/* Takes over the entries of another table, in place of those of the same keys. */
 void entries_take(entries *e, const fp4moe_table *from);
 
 #endif

@@ -1,7 +1,7 @@
 /* gains.h - what tuning brought, out of a table's gain lines: whole layers, tuned against static.
  *
- * A line whose tuned layer lost counts as 1: its entries were removed, and the static order, which
- * it is held against, is what runs there. The race that measured a gain also decided whether to
+ * A line whose tuned layer lost counts as 1: the static order, which it is held against, is what
+ * runs there. The race that measured a gain also decided whether to
  * keep it, so the mean leans to the lucky side by about a race's noise. */
 #ifndef FP4MOE_GAINS_H
 #define FP4MOE_GAINS_H

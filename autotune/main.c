@@ -1,9 +1,11 @@
 /* main.c - the program `fp4moe-autotune`: measures the kernels on this machine, writes the table.
  *
- * Run once per machine, when it is quiet. The table is written whole after each problem, so an
- * interrupted run keeps what it has and says how far it came; the next run of the same problems
- * goes on there. Entries of other problems in a table of this host stay; a table of another host
- * is left alone unless --force moves it aside; one of another version moves aside by itself. */
+ * Run once per machine, when it is quiet. Each problem has two steps: its races, and when all have
+ * had theirs the proof of what came out, so that minutes lie between. The table is written whole
+ * after each step, so an interrupted run keeps what it has and says how far it came; the next run
+ * of the same problems goes on there. Entries of other problems in a table of this host stay; a
+ * table of another host is left alone unless --force moves it aside; one of another version moves
+ * aside by itself. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,8 +43,10 @@ static fp4moe_table *load_table(const options *o, const fp4moe_context *ctx) {
   return old;
 }
 
-/* Takes the entries of a table of this host; returns how many problems an interrupted run of the
- * same list has done. */
+static size_t steps(const options *o) { return 2 * o->count; }
+
+/* Takes the entries of a table of this host; returns how many steps an interrupted run of the same
+ * list has done. */
 static size_t take_old_table(const options *o, const fp4moe_context *ctx, entries *all) {
   char aside[600];
   fp4moe_table *old = load_table(o, ctx);
@@ -50,7 +54,7 @@ static size_t take_old_table(const options *o, const fp4moe_context *ctx, entrie
   if (!old) return 0;
   if (!old->refused) {
     entries_take(all, old);
-    if (old->partial_of == o->count && old->partial < o->count) done = old->partial;
+    if (old->partial_of == steps(o) && old->partial < steps(o)) done = old->partial;
   } else if (!o->force && old->refused != 1) {
     die("%s is not of this host, and stays; --force moves it aside: %s", o->output, old->report);
   } else {
@@ -65,7 +69,7 @@ static size_t take_old_table(const options *o, const fp4moe_context *ctx, entrie
 
 static void save(const options *o, const fp4moe_context *ctx, entries *all, size_t done) {
   all->table.partial = done;
-  all->table.partial_of = done < o->count ? o->count : 0;
+  all->table.partial_of = done < steps(o) ? steps(o) : 0;
   if (!all->table.partial_of) all->table.partial = 0;
   fp4moe_table_sort(&all->table);
   require(fp4moe_table_save(o->output, &ctx->host, ctx->isa, &all->table), NULL);
@@ -77,23 +81,28 @@ static void say_banned(const char *problem, const fp4moe_recipe *r, const char *
   fprintf(stderr, "banned: %s, %s: %s\n", problem, r->gemv ? r->gemv->name : r->gemm->name, reason);
 }
 
-static void report_problem(const options *o, const problem *p, const tune_run *r, double seconds,
-                           size_t done, double left) {
+/* A step of a problem has ended; `done` steps of all have. */
+static void report_step(const options *o, const problem *p, const tune_run *r, double seconds,
+                        size_t done, double left) {
   if (o->quiet) return;
   if (o->json) {
     print_json(json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:b, s:I, s:I, s:f}", "problem", p->name,
                          "candidates", (json_int_t)r->candidates, "refused", (json_int_t)r->refused,
                          "removed", (json_int_t)r->removed, "noise", r->noise, "seconds", seconds,
                          "unfinished", r->unfinished, "done", (json_int_t)done, "of",
-                         (json_int_t)o->count, "seconds_left", left));
+                         (json_int_t)steps(o), "seconds_left", left));
     return;
   }
-  printf("%-24s %zu candidates, %zu refused, %zu buckets left static, noise %.1f %%, %.1f s",
-         p->name, r->candidates, r->refused, r->removed, 100 * r->noise, seconds);
+  printf("%-24s ", p->name);
+  if (r->candidates)
+    printf("%zu candidates, %zu refused", r->candidates, r->refused);
+  else
+    printf("proven again, %zu left static", r->removed);
+  printf(", noise %.1f %%, %.1f s", 100 * r->noise, seconds);
   if (r->unfinished)
     printf(", not finished");
-  else if (done < o->count)
-    printf("; %zu of %zu, about %.0f s left", done, o->count, left);
+  else if (done < steps(o))
+    printf("; %zu of %zu steps, about %.0f s left", done, steps(o), left);
   printf("\n");
 }
 
@@ -104,13 +113,17 @@ static int fits_memory(const preset *p) {
   return expert * (double)(p->top_k + 8) < 0.5 * (double)pages * (double)page;
 }
 
-/* 1: the problem can be tuned here. */
-static int is_worth(const options *o, fp4moe_context *ctx, const problem *p) {
+/* Why the problem cannot be tuned here; NULL: it can. */
+static const char *why_not(fp4moe_context *ctx, const problem *p) {
   fp4moe_selector s = {&ctx->host, &ctx->request, NULL};
   fp4moe_layer_desc desc = problem_desc(p);
-  const char *why = NULL;
-  if (!fits_memory(&p->shape)) why = "does not fit the memory";
-  if (!grid_has_choice(&s, &desc)) why = "only C kernels serve this class here: nothing to choose";
+  if (!grid_has_choice(&s, &desc)) return "only C kernels serve this class here: nothing to choose";
+  return fits_memory(&p->shape) ? NULL : "does not fit the memory";
+}
+
+/* 1: the problem can be tuned; why not is said. */
+static int is_worth(const options *o, fp4moe_context *ctx, const problem *p) {
+  const char *why = why_not(ctx, p);
   if (why && o->json) print_json(json_pack("{s:s, s:s}", "problem", p->name, "left_out", why));
   if (why && is_plain(o)) printf("%-24s %s\n", p->name, why);
   return !why;
@@ -212,6 +225,18 @@ static int verify(const options *o, fp4moe_context **context) {
   return beaten ? EXIT_CHECK : EXIT_SUCCESS;
 }
 
+static void run_step(tune_run *run, fp4moe_context *ctx, const problem *p, int again,
+                     entries *all) {
+  entries fresh = {.table = {.path = ""}};
+  if (again) {
+    tune_prove(run, ctx, p, all);
+    return;
+  }
+  tune_problem(run, ctx, p, &fresh);
+  entries_take(all, &fresh.table);
+  entries_free(&fresh);
+}
+
 static int tune(const options *o, fp4moe_context **context) {
   entries all = {.table = {.path = ""}};
   size_t first = take_old_table(o, *context, &all), done = first;
@@ -224,32 +249,29 @@ static int tune(const options *o, fp4moe_context **context) {
   settle_place(o, context, start_run, first > 0, &all);
   fp4moe_context *ctx = *context;
   if (first && is_plain(o))
-    printf("goes on after %zu of %zu problems that an earlier run has done\n", first, o->count);
-  for (; done < o->count; done++) {
-    const problem *p = &o->problems[done];
+    printf("goes on after %zu of %zu steps that an earlier run has done\n", first, steps(o));
+  for (; done < steps(o); done++) {
+    const problem *p = &o->problems[done % o->count];
     tune_run run = start_run;
-    entries fresh = {.table = {.path = ""}};
-    if (!is_worth(o, ctx, p)) continue;
+    if (done < o->count ? !is_worth(o, ctx, p) : why_not(ctx, p) != NULL) continue;
     uint64_t began = fp4moe_now_ns();
-    tune_problem(&run, ctx, p, &fresh);
-    entries_take(&all, &fresh.table);
-    entries_free(&fresh);
+    run_step(&run, ctx, p, done >= o->count, &all);
     size_t after = done + !run.unfinished;
     save(o, ctx, &all, after);
     double now = (double)fp4moe_now_ns(), each = (now - (double)start) / (double)(done + 1 - first);
-    report_problem(o, p, &run, (now - (double)began) * 1e-9, after,
-                   each * (double)(o->count - after) * 1e-9);
+    report_step(o, p, &run, (now - (double)began) * 1e-9, after,
+                each * (double)(steps(o) - after) * 1e-9);
     fflush(stdout);
     if (run.unfinished) break;
   }
-  if (done == o->count) save(o, ctx, &all, done);
+  if (done == steps(o)) save(o, ctx, &all, done);
   if (o->json)
     print_json(json_pack("{s:s, s:I, s:I, s:b}", "table", o->output, "recipes",
                          (json_int_t)all.table.recipes, "schedules",
-                         (json_int_t)all.table.schedules, "finished", done == o->count));
+                         (json_int_t)all.table.schedules, "finished", done == steps(o)));
   if (is_plain(o))
     printf("table: %s, %zu recipes, %zu schedules%s\n", o->output, all.table.recipes,
-           all.table.schedules, done < o->count ? "; not finished: run it again to go on" : "");
+           all.table.schedules, done < steps(o) ? "; not finished: run it again to go on" : "");
   entries_free(&all);
   return interrupted ? EXIT_INTERRUPTED : EXIT_SUCCESS;
 }

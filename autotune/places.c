@@ -89,7 +89,7 @@ static void close_runners(state *s) {
 
 int places_race(tune_run *run, fp4moe_context *context, const problem *p,
                 fp4moe_placement_entry *best) {
-  const race_rules quick = {2, 5, 20, 0.02, 1}, full = {3, 10, 60, 0.01, 1};
+  const race_rules quick = {2, 5, 20, TUNE_EFFECT, 1}, full = {3, 10, 100, TUNE_EFFECT, 1};
   const fp4moe_host *host = &context->host;
   state *s = allocate(1, sizeof *s);
   race_lane *lane = allocate(1, sizeof *lane);

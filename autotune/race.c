@@ -1,10 +1,10 @@
 /* race.c - rounds, paired ratios and the decision (race.h).
  *
  * A runner is what the middle half of its ratios says. One figure tells how far a single ratio
- * strays: sigma, from the median distance of all runners' ratios to their own middle, so that
- * outliers move neither. The middle of n then strays by 1.1 sigma / sqrt(n); "surely" is WIDTH
- * times that, which is wide because the leader is the luckiest of many; a tie is once that. A quiet
- * host is sure at once, a noisy one waits. */
+ * strays: sigma, from the median distance of all runners' ratios, and of the leader's to itself, to
+ * their own middle, so that outliers move neither. The middle of n then strays by 1.1 sigma /
+ * sqrt(n). A runner is out for good, and looked at after every round, at three of these; what is
+ * equal in the end, at two. A quiet host is sure at once, a noisy one waits. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #include "measure.h"
 #include "race.h"
 
-static const double WIDTH = 3;
+static const double SURE = 3, LIKELY = 2;
 static const double SCREENS[] = {1.5, 1.15};
 
 typedef struct times {
@@ -23,7 +23,7 @@ typedef struct track {
   race_lane *lane;
   times *runner;             /* [count] */
   double again[RACE_ROUNDS]; /* the leader's second time over its first, 0: none */
-  double *away;              /* [count * RACE_ROUNDS], for sigma */
+  double *away;              /* [(count + 1) * RACE_ROUNDS], for sigma */
   double sigma;              /* of one ratio */
   size_t leader;
   size_t order[RACE_MAX + 1], entries; /* of this round: runners, one of them twice */
@@ -59,15 +59,21 @@ static size_t distances(double *ratio, size_t n, double *away) {
   return n > 1 ? n : 0;
 }
 
-static double sigma_of(double *away, size_t n) { return n ? 1.48 * median_of(away, n) : INFINITY; }
+/* The leader's second time over its first, round by round. */
+static size_t ratios_to_itself(const track *t, size_t rounds, double *ratio) {
+  size_t n = 0;
+  for (size_t r = 0; r < rounds; r++)
+    if (t->again[r] > 0) ratio[n++] = t->again[r];
+  return n;
+}
 
 static void find_sigma(track *t, size_t rounds) {
   double ratio[RACE_ROUNDS];
-  size_t n = 0;
+  size_t n = distances(ratio, ratios_to_itself(t, rounds, ratio), t->away);
   for (size_t i = 0; i < t->lane->count; i++)
     if (!t->lane->runner[i].out && i != t->leader)
       n += distances(ratio, ratios_of(t, i, rounds, ratio), t->away + n);
-  if (n) t->sigma = sigma_of(t->away, n);
+  if (n) t->sigma = 1.48 * median_of(t->away, n);
 }
 
 /* One standard deviation of the middle of n ratios. */
@@ -83,13 +89,16 @@ static double middle_ns(const track *t, size_t i, size_t rounds) {
   return n ? middle_of(ns, n) : 0;
 }
 
-/* What the leader's ratio to itself may be off 1. */
-static double noise_of(const track *t, size_t rounds) {
-  double ratio[RACE_ROUNDS], away[RACE_ROUNDS];
-  size_t n = 0;
+static double least_ns(const track *t, size_t i, size_t rounds) {
+  double least = INFINITY;
   for (size_t r = 0; r < rounds; r++)
-    if (t->again[r] > 0) ratio[n++] = t->again[r];
-  return deviation(sigma_of(away, distances(ratio, n, away)), n);
+    if (t->runner[i].ns[r] > 0) least = fmin(least, t->runner[i].ns[r]);
+  return least;
+}
+
+/* What ratios may be above 1 and still equal. */
+static double equal_within(const track *t, size_t rounds, double effect) {
+  return fmin(fmax(effect, LIKELY * deviation(t->sigma, rounds)), 1);
 }
 
 /* ---- A round ---- */
@@ -144,38 +153,61 @@ static void find_leader(track *t, size_t rounds) {
   t->leader = best;
 }
 
-/* Drops what is surely slower than `most` times the leader. Returns how many still differ from it
- * by more than the resolution, perhaps. */
-static size_t drop_slow(track *t, size_t rounds, double most, double resolution) {
-  size_t open = 0;
+/* Screening: what never came near the leader. */
+static void screen(track *t, size_t rounds, double most) {
+  double middle = middle_ns(t, t->leader, rounds);
+  for (size_t i = 0; i < t->lane->count; i++)
+    if (i != t->leader && least_ns(t, i, rounds) > most * middle) t->lane->runner[i].out = 1;
+}
+
+/* The runners' ratios as far as the race is; drops what is surely slower than equal. */
+static void drop_slow(track *t, size_t rounds, double effect) {
   for (size_t i = 0; i < t->lane->count; i++) {
     race_runner *r = &t->lane->runner[i];
     double ratio[RACE_ROUNDS];
-    if (r->out || i == t->leader) continue;
+    if (r->out) continue;
     size_t n = ratios_of(t, i, rounds, ratio);
-    double middle = n ? middle_of(ratio, n) : 1, stray = WIDTH * deviation(t->sigma, n);
-    r->out = middle / (1 + stray) > most;
-    open += !r->out && fabs(middle - 1) + stray > resolution;
+    r->ratio = n ? middle_of(ratio, n) : 0;
+    r->out = i != t->leader && r->ratio - SURE * deviation(t->sigma, n) > 1 + effect;
   }
-  return open;
 }
 
-static void decide(track *t, size_t rounds, double resolution) {
+/* Of those in the race that are equal to the leader the first in the fixed order. */
+static size_t first_equal(const track *t, double within) {
+  const race_runner *r = t->lane->runner;
+  size_t best = t->leader;
+  for (size_t i = 0; i < t->lane->count; i++)
+    if (!r[i].out && r[i].ratio > 0 && r[i].ratio <= 1 + within && r[i].order < r[best].order)
+      best = i;
+  return best;
+}
+
+/* May more rounds bring another decision? Not when all before the pick are out, and it is surely
+ * equal to each of the others, which one of them the leader may be. */
+static int is_open(const track *t, size_t rounds, double effect) {
+  const race_runner *r = t->lane->runner;
+  size_t best = first_equal(t, equal_within(t, rounds, effect));
+  double most = r[best].ratio * (1 + LIKELY * deviation(t->sigma, rounds));
+  for (size_t i = 0; i < t->lane->count; i++)
+    if (!r[i].out && i != best && (r[i].order < r[best].order || most > (1 + effect) * r[i].ratio))
+      return 1;
+  return 0;
+}
+
+static void decide(track *t, size_t rounds, double effect) {
   race_lane *lane = t->lane;
-  double ratio[RACE_ROUNDS];
   find_leader(t, rounds);
-  lane->best = t->leader;
-  lane->rounds = rounds;
-  lane->noise = fmin(noise_of(t, rounds), 1);
-  lane->equal = 1 + fmax(lane->noise, resolution);
+  find_sigma(t, rounds);
   for (size_t i = 0; i < lane->count; i++) {
-    race_runner *r = &lane->runner[i];
+    double ratio[RACE_ROUNDS];
     size_t n = ratios_of(t, i, rounds, ratio);
-    r->ns = middle_ns(t, i, rounds);
-    r->ratio = n ? middle_of(ratio, n) : 0;
-    if (!r->out && n && r->ratio <= lane->equal && r->order < lane->runner[lane->best].order)
-      lane->best = i;
+    lane->runner[i].ns = middle_ns(t, i, rounds);
+    lane->runner[i].ratio = n ? middle_of(ratio, n) : 0;
   }
+  lane->noise = equal_within(t, rounds, effect);
+  lane->leader = t->leader;
+  lane->best = first_equal(t, lane->noise);
+  lane->rounds = rounds;
 }
 
 /* ---- The race ---- */
@@ -186,11 +218,11 @@ static size_t open_tracks(race_lane *lanes, size_t n, track *tracks, int *memory
   for (size_t l = 0; l < n; l++) {
     size_t first = 0;
     while (first < lanes[l].count && lanes[l].runner[first].out) first++;
-    lanes[l].best = lanes[l].count;
+    lanes[l].best = lanes[l].leader = lanes[l].count;
     if (first == lanes[l].count) continue;
     tracks[l] = (track){.lane = &lanes[l], .leader = first, .sigma = INFINITY};
     tracks[l].runner = calloc(lanes[l].count, sizeof *tracks[l].runner);
-    tracks[l].away = calloc(lanes[l].count * RACE_ROUNDS, sizeof *tracks[l].away);
+    tracks[l].away = calloc((lanes[l].count + 1) * RACE_ROUNDS, sizeof *tracks[l].away);
     if (!tracks[l].runner || !tracks[l].away)
       *memory = 0;
     else
@@ -200,21 +232,17 @@ static size_t open_tracks(race_lane *lanes, size_t n, track *tracks, int *memory
 }
 
 static int is_over(track *tracks, size_t n, size_t rounds, const race_rules *rules) {
-  size_t open = 0;
+  size_t screened = rules->screen_rounds, least = screened + rules->least_rounds, open = 0;
   for (size_t l = 0; l < n; l++) {
     find_leader(&tracks[l], rounds);
     find_sigma(&tracks[l], rounds);
-    double most = 1;
-    if (rounds < rules->screen_rounds)
-      most = INFINITY;
-    else if (rounds == rules->screen_rounds)
-      most = SCREENS[0];
-    else if (rounds < rules->screen_rounds + rules->least_rounds)
-      most = SCREENS[1];
-    open += drop_slow(&tracks[l], rounds, most, rules->resolution);
+    if (rounds >= screened && rounds < least)
+      screen(&tracks[l], rounds, SCREENS[rounds > screened]);
+    if (rounds < least) continue;
+    drop_slow(&tracks[l], rounds, rules->effect);
+    open += (size_t)is_open(&tracks[l], rounds, rules->effect);
   }
-  return rounds >= rules->most_rounds ||
-         (!open && rounds >= rules->screen_rounds + rules->least_rounds);
+  return rounds >= rules->most_rounds || (rounds >= least && !open);
 }
 
 int race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n) {
@@ -228,7 +256,7 @@ int race_run(const race_host *host, const race_rules *rules, race_lane *lanes, s
       if ((host->stop && host->stop(host->arg)) || is_over(tracks, n, rounds, rules)) break;
     }
   for (size_t l = 0; tracks && l < n; l++) {
-    if (tracks[l].runner && rounds) decide(&tracks[l], rounds, rules->resolution);
+    if (tracks[l].runner && rounds) decide(&tracks[l], rounds, rules->effect);
     free(tracks[l].runner);
     free(tracks[l].away);
   }

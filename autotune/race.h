@@ -3,13 +3,19 @@
  * A lane is one race; the lanes of a run share their calls: one call times one candidate of each
  * (the two phases of a layer). Each round times every runner once, in an order drawn anew, so that
  * drift and neighbours hit all alike; runners are compared by the ratios of their times within a
- * round. The leader is timed twice a round: that ratio, a thing against itself, is the noise.
+ * round. The leader is timed twice a round: that ratio, a thing against itself, shows the noise.
  *
- *   screening   out once it is surely slower than 1.5, and then 1.15 times the fastest
- *   race        out once it is surely slower than the leader; over when one is left, when what is
- *               left is equal within the resolution, or when rounds or time are over
- *   decision    of those not slower than the leader by more than noise and resolution, the first
- *               in the candidates' fixed order, whatever order they started in
+ * Two candidates are equal when they differ by no more than `effect`: so little decides nothing,
+ * or two runs on one host would choose by luck. Where the noise is larger than that, its bound,
+ * two standard deviations, takes its place.
+ *
+ *   screening   out where even the fastest of its times is above 1.5, and then 1.15 times the
+ *               leader's middle: a slow spell of the host hits some times of a runner, not all
+ *   race        out once it is surely slower than equal; over when every runner that stands before
+ *               the pick is out and the pick is surely equal, or when rounds or time are over
+ *   decision    of those equal to the leader the first in the candidates' fixed order, whatever
+ *               order they started in: the incumbent stays unless it is beaten by more than
+ * `effect`
  *
  * The clock is the caller's: tests run a simulated host. */
 #ifndef FP4MOE_RACE_H
@@ -31,7 +37,7 @@ typedef struct race_rules {
   size_t screen_rounds; /* before the first runner may go, >= 2 */
   size_t least_rounds;  /* of the race, >= 5 */
   size_t most_rounds;   /* <= RACE_ROUNDS, screening included */
-  double resolution;    /* differences below it are not worth a round, such as 0.01 */
+  double effect;        /* the least difference that counts, such as 0.03 */
   uint64_t seed;        /* of the orders */
 } race_rules;
 
@@ -39,15 +45,15 @@ typedef struct race_runner {
   uint32_t order; /* in: place in the fixed order, unique within the lane */
   int out;        /* in: 1 = banned, never timed. out: 1 = surely slower */
   double ns;      /* out: middle of its times; 0: never timed */
-  double ratio;   /* out: its time over the leader's in the same round, the middle */
+  double ratio; /* out: its time over the leader's in the same round, the middle; the leader's: 1 */
 } race_runner;
 
 typedef struct race_lane {
   race_runner runner[RACE_MAX];
   size_t count;
-  size_t best;  /* out: the decision; count: every runner was banned */
-  double equal; /* out: ratios up to here are as good as the leader's */
-  double noise; /* out: standard deviation of the leader's ratio to itself */
+  size_t best;   /* out: the decision; count: every runner was banned */
+  size_t leader; /* out: of the least time */
+  double noise;  /* out: ratios up to 1 + noise were equal to the leader: effect, or the bound */
   size_t rounds;
 } race_lane;
 

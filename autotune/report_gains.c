@@ -76,10 +76,10 @@ void report_gains(FILE *out, const fp4moe_table *t) {
   fprintf(
       out,
       "Whole layers with random routing, both plans timed in the same rounds: time of the static\n"
-      "order over that of what the table chooses, above 1 a gain. Where the static order won, its\n"
-      "rows were left to it and count as 1 in the means; what was lost stands in brackets below.\n"
-      "+- is the noise of that race: one standard deviation of the leader against itself. The races\n"
-      "are those that decided what is kept.\n\n");
+      "order over that of what the table chooses, above 1 a gain; 1.000 +-0.0 %% where that is the\n"
+      "static order itself. Where the static order won, its rows were left to it and count as 1 in\n"
+      "the means; what was lost stands in brackets below. +- is the noise of that race, two standard\n"
+      "deviations of the ratio. The races are those that decided what is kept.\n\n");
   summarise(out, t);
   fprintf(out, "\nBy rows per expert, 128 standing for more:\n\n"
                "| layer | format | class | threads |");

@@ -37,9 +37,9 @@ void report_picks(FILE *out, const fp4moe_table *t) {
       out,
       "## Winners and runners-up\n\n"
       "Of each race: the recipe chosen, its time in a call of so many rows for each expert, the\n"
-      "fastest with other kernels, its time over the winner's, and the race's noise. 1.000: equal\n"
-      "within the noise, the order of kernels.inc decided. No runner-up: all others were surely\n"
-      "slower. Rows that are missing run the static order.\n");
+      "fastest with other kernels, its time over the winner's, and the race's noise, up to which\n"
+      "candidates were equal to the fastest. 1.000: it was at least as fast, and equal: the static\n"
+      "order came first. No runner-up: all others were surely slower.\n");
   for (size_t i = 0; i < t->recipes;) {
     char winner[FP4MOE_RECIPE_TEXT], rival[FP4MOE_RECIPE_TEXT] = "";
     i = take_contest(t, i, &c);

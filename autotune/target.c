@@ -9,7 +9,15 @@
 #include "measure.h"
 #include "target.h"
 
-enum { CACHES = 4, SPARE = 8, SPARE_LINEARS = 2, PROOF_ROWS = 9, ROUTED_TOKENS = 2048 };
+enum {
+  CACHES = 4,
+  SPARE = 8,
+  SPARE_LINEARS = 2,
+  PROOF_ROWS = 9,
+  ROUTED_TOKENS = 2048,
+  CALL_ROWS = 256,
+  WORKER_UNITS = 16
+};
 
 /* ---- The layer ---- */
 
@@ -87,15 +95,16 @@ static fp4moe_status run(target *t, const fp4moe_batch *batch) {
                                t->workspace_bytes);
 }
 
+/* Room for the call, its pages there: no call that is timed meets them first. */
 static void reserve(target *t, const fp4moe_batch *batch) {
   size_t threads = fp4moe_context_threads(t->context);
   size_t bytes = fp4moe_plan_workspace_bytes(t->layer, &t->plan, batch->tokens, batch->top_k,
                                              threads, batch->tokens);
-  if (bytes > t->workspace_bytes) {
-    free(t->workspace);
-    t->workspace = allocate_workspace(bytes);
-    t->workspace_bytes = bytes;
-  }
+  if (bytes <= t->workspace_bytes) return;
+  free(t->workspace);
+  t->workspace = allocate_workspace(bytes);
+  t->workspace_bytes = bytes;
+  memset(t->workspace, 0, bytes);
 }
 
 static void forward(target *t, const fp4moe_batch *batch) {
@@ -113,24 +122,43 @@ static void uniform_ids(target *t, size_t tokens) {
   step_on(t);
 }
 
+/* A call's length tells no more when it has CALL_ROWS rows and units for all workers. */
+static size_t uniform_experts(const target *t, size_t rows) {
+  size_t units = t->layer->desc.intermediate / FP4MOE_PANEL + 1;
+  size_t workers = fp4moe_context_threads(t->context);
+  size_t for_rows = (CALL_ROWS + rows - 1) / rows;
+  size_t for_workers = (WORKER_UNITS * workers + units - 1) / units;
+  size_t enough = for_rows > for_workers ? for_rows : for_workers;
+  return t->active < enough ? t->active : enough;
+}
+
 fp4moe_stats target_call_uniform(target *t, size_t rows) {
   fp4moe_stats stats = {.struct_size = sizeof stats};
   uniform_ids(t, rows);
   fp4moe_batch batch = batch_of(t, rows, &stats);
+  batch.ids_stride = t->active * sizeof *t->ids;
+  batch.weights_stride = t->active * sizeof *t->weights;
+  batch.top_k = uniform_experts(t, rows);
   forward(t, &batch);
   return stats;
 }
 
+size_t target_routed_tokens(const target *t, size_t rows) {
+  int linear = fp4moe_is_linear(&t->layer->desc);
+  size_t tokens = linear ? rows : rows * t->layer->desc.experts / t->active;
+  if (!tokens) tokens = 1;
+  return tokens < t->most_tokens ? tokens : t->most_tokens;
+}
+
 double target_call_routed(target *t, size_t rows) {
   int linear = fp4moe_is_linear(&t->layer->desc);
-  size_t experts = t->layer->desc.experts, tokens = linear ? rows : rows * experts / t->active;
-  if (!tokens) tokens = 1;
-  if (tokens > t->most_tokens) tokens = t->most_tokens;
+  size_t experts = t->layer->desc.experts, tokens = target_routed_tokens(t, rows);
   if (linear) uniform_ids(t, tokens);
   for (size_t i = 0; !linear && i < tokens * t->active; i++)
     t->ids[i] = (int32_t)(((size_t)t->routed[i] + t->next) % experts);
   if (!linear) step_on(t);
   fp4moe_batch batch = batch_of(t, tokens, NULL);
+  make_room(t, &batch);
   uint64_t start = fp4moe_now_ns();
   forward(t, &batch);
   return (double)(fp4moe_now_ns() - start);

@@ -27,13 +27,15 @@ typedef struct target {
 void target_open(target *t, fp4moe_context *context, const problem *p);
 void target_close(target *t);
 
-/* `rows` rows for each of the next `active` experts. */
+/* `rows` rows for each of the next `active` experts; of fewer experts where many rows and units
+ * are enough for every worker. */
 fp4moe_stats target_call_uniform(target *t, size_t rows);
 
 /* A call of random routing in which an expert has `rows` rows on average; ns of the whole call. The
  * draw is one for all calls of the same rows, on other experts each time. Of a linear: a call of
  * `rows` rows on the next matrix. */
 double target_call_routed(target *t, size_t rows);
+size_t target_routed_tokens(const target *t, size_t rows);
 
 /* prove_check of recipe i of `candidates`: is the result that of the C rows? */
 typedef struct target_candidates {

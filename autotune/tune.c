@@ -2,21 +2,36 @@
  *
  * A call of m tokens routed to the same experts gives each of them exactly m rows, so one forward
  * call times one candidate of each phase in the bucket of m: stats.phase1_ns and phase2_ns, the two
- * lanes of a race. Buckets come by how much a served model spends in them: one row, then many. */
+ * lanes of a race. First the kernels race, each in its usual recipe, then the ways to run the one
+ * that won. Buckets come by how much a served model spends in them: one row, then many.
+ *
+ * The static order stands first everywhere and stays unless it is beaten by more than TUNE_EFFECT,
+ * and by more than noise: what is as good as it is not worth another choice in another run. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "grid.h"
+#include "measure.h"
 #include "layer.h"
 #include "race.h"
 #include "target.h"
 #include "tune.h"
 
-enum { PROOF_MS = 20000 };
+enum { PROOF_MS = 20000, QUICK_MS = 1500, FULL_MS = 8000, PARTS = 2 };
+
+/* Of whole layers: what seems to lose more goes. Of picks that race again: less than made them, or
+ * those near to it would come and go. */
+static const double LOSS = 0.01, AGAIN = TUNE_EFFECT / 2;
 
 static const int bucket_order[FP4MOE_BUCKETS] = {0, 7, 2, 1, 3, 4, 5, 6};
+
+/* A race of recipes in both phases. */
+typedef struct phase_race {
+  race_lane lane[RACE_LANES]; /* lane_of a phase: a linear has the second phase alone */
+  fp4moe_recipe recipe[FP4MOE_PHASES][GRID_MAX];
+} phase_race;
 
 typedef struct job {
   tune_run *run;
@@ -26,7 +41,7 @@ typedef struct job {
   int bucket;
   uint64_t race_end_ns;
   /* the present race */
-  const fp4moe_recipe *recipe[FP4MOE_PHASES];
+  const phase_race *race;
   const fp4moe_schedule *schedule;
   const fp4moe_plan *plan;
 } job;
@@ -41,12 +56,12 @@ static int stop_race(void *arg) {
   return tune_is_late(j->run) || fp4moe_now_ns() >= j->race_end_ns;
 }
 
-/* Rounds for a race of `lanes` lanes; seconds bound it where calls are long. */
-static void run_race(job *j, void (*time)(void *, const size_t *, double *), race_lane *lanes,
-                     size_t n) {
-  const race_rules quick = {2, 3, 8, 0.02, 1}, full = {3, 6, 30, 0.01, 1};
+/* Seconds bound a race where calls are long. */
+static void run_race(job *j, void (*time)(void *, const size_t *, double *), double effect,
+                     race_lane *lanes, size_t n) {
+  const race_rules quick = {3, 9, 150, effect, 1}, full = {3, 12, RACE_ROUNDS, effect, 1};
   const race_host host = {time, stop_race, j};
-  j->race_end_ns = fp4moe_now_ns() + (j->run->quick ? 2 : 12) * UINT64_C(1000000000);
+  j->race_end_ns = fp4moe_now_ns() + (j->run->quick ? QUICK_MS : FULL_MS) * UINT64_C(1000000);
   if (!race_run(&host, j->run->quick ? &quick : &full, lanes, n))
     die("%s: no memory for a race", j->problem->name);
   for (size_t l = 0; l < n; l++)
@@ -56,8 +71,11 @@ static void run_race(job *j, void (*time)(void *, const size_t *, double *), rac
 
 /* ---- Recipes ---- */
 
-/* A linear has the second phase alone. Lanes of a race are the phases from it on. */
 static int first_phase(const job *j) { return fp4moe_first_phase(&j->target.layer->desc); }
+
+static race_lane *lane_of(const job *j, const phase_race *race, int phase) {
+  return (race_lane *)&race->lane[phase - first_phase(j)];
+}
 
 static fp4moe_recipe_entry recipe_key(const job *j, int phase, int bucket) {
   const fp4moe_layer_desc *d = &j->target.layer->desc;
@@ -75,14 +93,14 @@ static void time_recipes(void *arg, const size_t at[RACE_LANES], double ns[RACE_
   job *j = arg;
   int first = first_phase(j);
   for (int phase = first; phase < FP4MOE_PHASES; phase++)
-    j->target.plan.recipe[phase][j->bucket] = j->recipe[phase][at[phase - first]];
+    j->target.plan.recipe[phase][j->bucket] = j->race->recipe[phase][at[phase - first]];
   fp4moe_stats stats = target_call_uniform(&j->target, fp4moe_bucket_rows(j->bucket));
   const uint64_t measured[FP4MOE_PHASES] = {stats.phase1_ns, stats.phase2_ns};
   for (int phase = first; phase < FP4MOE_PHASES; phase++)
     ns[phase - first] = (double)measured[phase];
 }
 
-/* Proves the candidates of a lane and puts them at the start. */
+/* Proves the candidates of a lane and puts them at the start: the first stays before all others. */
 static void enter(job *j, int phase, const fp4moe_recipe *recipe, race_lane *lane) {
   prove_verdict *verdict = allocate(lane->count, sizeof *verdict);
   target_candidates c = {&j->target, phase, recipe};
@@ -91,8 +109,8 @@ static void enter(job *j, int phase, const fp4moe_recipe *recipe, race_lane *lan
     die("%s: no child process for the proof of candidates", j->problem->name);
   for (size_t i = 0; i < lane->count; i++) {
     race_runner *r = &lane->runner[i];
-    for (size_t k = 0; k < lane->count; k++)
-      r->order += fp4moe_recipe_order(&recipe[k], &recipe[i], j->bucket) < 0;
+    for (size_t k = 0; k < lane->count && i; k++)
+      r->order += !k || fp4moe_recipe_order(&recipe[k], &recipe[i], j->bucket) < 0;
     r->out = !verdict[i].ok;
     j->run->candidates++;
     j->run->refused += (size_t)r->out;
@@ -101,45 +119,69 @@ static void enter(job *j, int phase, const fp4moe_recipe *recipe, race_lane *lan
   free(verdict);
 }
 
-/* The entries of a lane, fastest first; what is equal to the leader within the noise has its time,
- * so that the fixed order decides there (table.h). */
-static void keep(job *j, int phase, const race_lane *lane) {
-  double least = 0;
-  for (size_t i = 0; i < lane->count; i++)
-    if (lane->runner[i].ratio == 1) least = lane->runner[i].ns;
-  for (size_t i = 0; i < lane->count; i++) {
-    const race_runner *r = &lane->runner[i];
-    if (r->out || r->ns <= 0 || least <= 0) continue;
-    fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
-    double ratio = r->ratio <= lane->equal ? 1 : r->ratio;
-    e.ns = (uint64_t)(least * ratio);
-    e.noise = (uint32_t)(lane->noise * 1e6);
-    e.recipe = j->recipe[phase][i];
-    entries_add_recipe(j->out, &e);
+/* ns of a runner as the race says: the leader's by the ratio to it. */
+static double time_of(const race_lane *lane, size_t i) {
+  return lane->runner[lane->leader].ns * lane->runner[i].ratio;
+}
+
+/* An entry of runner i; the pick of the bucket stands first, whatever was as fast to the race. */
+static void keep(job *j, int phase, const phase_race *race, size_t i, double ns, double least_ns) {
+  const race_lane *lane = lane_of(j, race, phase);
+  fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
+  if (lane->runner[i].out || ns <= 0) return;
+  e.ns = (uint64_t)fmax(ns, least_ns);
+  e.noise = (uint32_t)(lane->noise * 1e6);
+  e.recipe = race->recipe[phase][i];
+  entries_add_recipe(j->out, &e);
+}
+
+/* The variants; the other kernels by their ratio to the one whose variants these are. */
+static void keep_phase(job *j, int phase, const phase_race *kernels, const phase_race *variants) {
+  const race_lane *k = lane_of(j, kernels, phase), *v = lane_of(j, variants, phase);
+  double pick_ns = time_of(v, v->best), scale = time_of(v, 0) / time_of(k, k->best);
+  for (size_t i = 0; i < v->count; i++)
+    keep(j, phase, variants, i, time_of(v, i), i == v->best ? 0 : pick_ns + 1);
+  for (size_t i = 0; i < k->count; i++)
+    if (i != k->best) keep(j, phase, kernels, i, time_of(k, i) * scale, pick_ns + 1);
+}
+
+/* Proves and races what stands in the lanes; 0: the run is late. */
+static int race_phases(job *j, phase_race *race) {
+  j->race = race;
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++) {
+    race_lane *lane = lane_of(j, race, phase);
+    size_t out = 0;
+    enter(j, phase, race->recipe[phase], lane);
+    for (size_t i = 0; i < lane->count; i++) out += (size_t)lane->runner[i].out;
+    if (out == lane->count) die("%s: no candidate gives the C rows' result", j->problem->name);
   }
+  run_race(j, time_recipes, TUNE_EFFECT, race->lane, (size_t)(FP4MOE_PHASES - first_phase(j)));
+  return !j->run->unfinished;
+}
+
+static int race_kernels(job *j, phase_race *kernels) {
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++)
+    lane_of(j, kernels, phase)->count = grid_kernels(&j->target.selector, &j->target.layer->desc,
+                                                     phase, j->bucket, kernels->recipe[phase]);
+  return race_phases(j, kernels);
+}
+
+static int race_variants(job *j, const phase_race *kernels, phase_race *variants) {
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++)
+    lane_of(j, variants, phase)->count =
+        grid_variants(&j->target.selector, &j->target.layer->desc, phase, j->bucket,
+                      &kernels->recipe[phase][lane_of(j, kernels, phase)->best], j->run->quick,
+                      variants->recipe[phase]);
+  return race_phases(j, variants);
 }
 
 static void tune_bucket(job *j, int bucket) {
-  race_lane *lanes = allocate(FP4MOE_PHASES, sizeof *lanes);
-  fp4moe_recipe(*recipes)[GRID_MAX] = allocate(FP4MOE_PHASES, sizeof *recipes);
-  int banned = 0, head = first_phase(j);
+  phase_race *kernels = allocate(2, sizeof *kernels), *variants = kernels + 1;
   j->bucket = bucket;
-  for (int phase = head; phase < FP4MOE_PHASES; phase++) {
-    race_lane *lane = &lanes[phase - head];
-    j->recipe[phase] = recipes[phase];
-    lane->count = grid_recipes(&j->target.selector, &j->target.layer->desc, phase, bucket,
-                               j->run->quick, recipes[phase]);
-    enter(j, phase, recipes[phase], lane);
-    size_t out = 0;
-    for (size_t i = 0; i < lane->count; i++) out += (size_t)lane->runner[i].out;
-    banned |= out == lane->count;
-  }
-  if (banned) die("%s: no candidate gives the C rows' result", j->problem->name);
-  run_race(j, time_recipes, lanes, (size_t)(FP4MOE_PHASES - head));
-  for (int phase = head; phase < FP4MOE_PHASES && !j->run->unfinished; phase++)
-    keep(j, phase, &lanes[phase - head]);
-  free(recipes);
-  free(lanes);
+  if (race_kernels(j, kernels) && race_variants(j, kernels, variants))
+    for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++)
+      keep_phase(j, phase, kernels, variants);
+  free(kernels);
 }
 
 /* ---- Schedules ---- */
@@ -151,6 +193,7 @@ static fp4moe_schedule_entry schedule_key(const job *j, int bucket) {
                                  (int)fp4moe_act_class_of(d->precision),
                                  d->hidden,
                                  d->intermediate,
+                                 0,
                                  0,
                                  {(uint32_t)bucket, threads, threads, 0}};
 }
@@ -180,14 +223,83 @@ static void tune_schedule(job *j, int bucket) {
   j->bucket = bucket;
   j->schedule = candidates;
   j->target.plan.schedules = 1;
-  run_race(j, time_schedules, lane, 1);
+  run_race(j, time_schedules, TUNE_EFFECT, lane, 1);
   j->target.plan.schedules = 0;
   if (!j->run->unfinished) {
     e.schedule = candidates[lane->best];
     e.ns = (uint64_t)lane->runner[lane->best].ns;
+    e.noise = (uint32_t)(lane->noise * 1e6);
     entries_add_schedule(j->out, &e);
   }
   free(lane);
+}
+
+/* ---- The static order instead ---- */
+
+static void take_static(const job *j, int phase, fp4moe_recipe *recipe) {
+  require(
+      fp4moe_static_recipe(&j->target.selector, &j->target.layer->desc, phase, j->bucket, recipe),
+      j->problem->name);
+}
+
+/* In place of what the table has for the bucket: the static recipe, with its time where it raced.
+ */
+static void leave_static(job *j, int phase) {
+  fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
+  const fp4moe_recipe_key key = {e.phase, e.format, e.act, e.gated, e.bucket, e.n, e.k, e.cores};
+  size_t first, count;
+  take_static(j, phase, &e.recipe);
+  fp4moe_table_sort(&j->out->table);
+  if (fp4moe_table_find(&j->out->table, &key, &first, &count) != FP4MOE_MATCH_EXACT) return;
+  for (size_t i = count; i-- > 0;) {
+    const fp4moe_recipe_entry *old = &j->out->table.recipe[first + i];
+    int same = !fp4moe_recipe_order(&old->recipe, &e.recipe, j->bucket);
+    if (same || !i) e.ns = old->ns, e.noise = old->noise;
+    if (same) break;
+  }
+  entries_drop_recipe(j->out, &e);
+  entries_add_recipe(j->out, &e);
+  fp4moe_table_sort(&j->out->table);
+}
+
+/* ---- Picks again ---- */
+
+/* What runs for a phase: the table's pick, or the static order. */
+static void take_pick(const job *j, int phase, fp4moe_recipe *pick) {
+  fp4moe_selector s = j->target.selector;
+  fp4moe_choice choice;
+  s.table = &j->out->table;
+  require(fp4moe_choose(&s, &j->target.layer->desc, phase, j->bucket, &choice), j->problem->name);
+  *pick = choice.recipe;
+}
+
+/* The static order and, where that is another, the pick; returns how many. */
+static size_t take_both(const job *j, int phase, fp4moe_recipe *recipe) {
+  take_static(j, phase, &recipe[0]);
+  take_pick(j, phase, &recipe[1]);
+  return fp4moe_recipe_order(&recipe[0], &recipe[1], j->bucket) ? 2 : 1;
+}
+
+/* The picks against the static order once more, minutes after the races that made them: what was
+ * ahead in one mood of the host only goes. */
+static void race_again(job *j, int bucket) {
+  phase_race *race = allocate(1, sizeof *race);
+  size_t picks = 0;
+  j->bucket = bucket;
+  j->race = race;
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++) {
+    race_lane *lane = lane_of(j, race, phase);
+    lane->count = take_both(j, phase, race->recipe[phase]);
+    lane->runner[1].order = 1;
+    picks += lane->count - 1;
+  }
+  if (picks) run_race(j, time_recipes, AGAIN, race->lane, (size_t)(FP4MOE_PHASES - first_phase(j)));
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES && picks && !j->run->unfinished; phase++) {
+    if (lane_of(j, race, phase)->count == 1 || lane_of(j, race, phase)->best == 1) continue;
+    leave_static(j, phase);
+    j->run->removed++;
+  }
+  free(race);
 }
 
 /* ---- The whole layer ---- */
@@ -206,48 +318,75 @@ static void time_plans(void *arg, const size_t at[RACE_LANES], double ns[RACE_LA
   ns[0] = target_call_routed(&j->target, fp4moe_bucket_rows(j->bucket));
 }
 
-/* lane: tuned, static. */
-static void keep_gain(job *j, int bucket, const race_lane *lane) {
+static void keep_gain(job *j, double ns, double ratio, double noise, int kept) {
   const fp4moe_layer_desc *d = &j->target.layer->desc;
-  double ratio = lane->runner[1].ratio / lane->runner[0].ratio;
   fp4moe_gain_entry e = {.format = (int)d->format,
                          .act = (int)fp4moe_act_class_of(d->precision),
                          .gated = d->activation.gated,
                          .linear = fp4moe_is_linear(d),
-                         .bucket = bucket,
+                         .bucket = j->bucket,
                          .hidden = d->hidden,
                          .intermediate = d->intermediate,
                          .cores = (uint32_t)j->target.context->host.threads,
                          .threads = (uint32_t)fp4moe_context_threads(j->target.context),
-                         .ns = (uint64_t)lane->runner[0].ns,
+                         .ns = (uint64_t)ns,
                          .ratio = (uint32_t)(fmin(ratio, 1000) * 1e6 + 0.5),
-                         .noise = (uint32_t)(lane->noise * 1e6),
-                         .kept = lane->best == 0};
-  entries_add_gain(j->out, &e);
+                         .noise = (uint32_t)(noise * 1e6),
+                         .kept = kept};
+  entries_set_gain(j->out, &e);
 }
 
-/* Random routing, tuned (first: it has ties) against static. */
-static void prove_worth(job *j, int bucket) {
-  fp4moe_plan plans[2];
+static void drop_bucket(job *j, int bucket) {
+  fp4moe_schedule_entry schedule = schedule_key(j, bucket);
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++) leave_static(j, phase);
+  entries_drop_schedule(j->out, &schedule);
+  j->run->removed++;
+}
+
+/* Do the tuned plan and the static one run the calls of a bucket alike? */
+static int same_calls(const job *j, const fp4moe_plan *a, const fp4moe_plan *b, int bucket) {
+  size_t threads = fp4moe_context_threads(j->target.context);
+  size_t tokens = target_routed_tokens(&j->target, fp4moe_bucket_rows(bucket));
+  const fp4moe_schedule *s = fp4moe_plan_schedule(a, threads, tokens);
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++)
+    if (fp4moe_recipe_order(&a->recipe[phase][bucket], &b->recipe[phase][bucket], bucket)) return 0;
+  return !s || (s->workers == threads && s->share == FP4MOE_USUAL_SHARE);
+}
+
+/* Tuned (first) against static. What seems to lose is removed, sure or not: the static order has
+ * nothing to prove. */
+static void race_plans(job *j) {
   race_lane *lane = allocate(1, sizeof *lane);
-  take_entries(j, &plans[0]);
-  require(fp4moe_select(&j->target.selector, &j->target.layer->desc, &plans[1]), j->problem->name);
   lane->count = 2;
   lane->runner[1].order = 1;
-  j->bucket = bucket;
-  j->plan = plans;
-  run_race(j, time_plans, lane, 1);
-  if (!j->run->unfinished) keep_gain(j, bucket, lane);
-  if (lane->best == 1 && !j->run->unfinished) {
-    fp4moe_schedule_entry schedule = schedule_key(j, bucket);
-    for (int phase = first_phase(j); phase < FP4MOE_PHASES; phase++) {
-      fp4moe_recipe_entry key = recipe_key(j, phase, bucket);
-      entries_drop_recipe(j->out, &key);
-    }
-    entries_drop_schedule(j->out, &schedule);
-    j->run->removed++;
+  run_race(j, time_plans, LOSS, lane, 1);
+  if (!j->run->unfinished) {
+    double ratio = lane->runner[1].ratio / lane->runner[0].ratio;
+    keep_gain(j, lane->runner[0].ns, ratio, lane->noise, ratio >= 1 - LOSS);
+    if (ratio < 1 - LOSS) drop_bucket(j, j->bucket);
   }
   free(lane);
+}
+
+/* One plan is its own equal: there is nothing to race. */
+static void time_plan(job *j) {
+  double ns[3];
+  j->target.plan = j->plan[0];
+  for (int i = 0; i < 3; i++) ns[i] = target_call_routed(&j->target, fp4moe_bucket_rows(j->bucket));
+  keep_gain(j, measure_summarise(ns, 3).median, 1, 0, 1);
+}
+
+/* Whole layers with random routing. */
+static void prove_worth(job *j, int bucket) {
+  fp4moe_plan plans[2];
+  take_entries(j, &plans[0]);
+  require(fp4moe_select(&j->target.selector, &j->target.layer->desc, &plans[1]), j->problem->name);
+  j->bucket = bucket;
+  j->plan = plans;
+  if (same_calls(j, &plans[0], &plans[1], bucket))
+    time_plan(j);
+  else
+    race_plans(j);
 }
 
 /* ---- A problem ---- */
@@ -255,35 +394,55 @@ static void prove_worth(job *j, int bucket) {
 static void for_buckets(job *j, int part, void (*each)(job *j, int bucket)) {
   for (int i = 0; i < FP4MOE_BUCKETS && !j->run->unfinished; i++) {
     if (!j->run->quiet)
-      progress(j->problem->name, (size_t)(part * FP4MOE_BUCKETS + i), 3 * FP4MOE_BUCKETS);
+      progress(j->problem->name, (size_t)(part * FP4MOE_BUCKETS + i), PARTS * FP4MOE_BUCKETS);
     each(j, bucket_order[i]);
   }
 }
 
-void tune_problem(tune_run *run, fp4moe_context *context, const problem *p, entries *out) {
+static job *open_job(tune_run *run, fp4moe_context *context, const problem *p, entries *out) {
   job *j = allocate(1, sizeof *j);
   *j = (job){.run = run, .problem = p, .out = out};
   target_open(&j->target, context, p);
+  return j;
+}
+
+static void close_job(job *j) {
+  progress_clear();
+  target_close(&j->target);
+  free(j);
+}
+
+void tune_problem(tune_run *run, fp4moe_context *context, const problem *p, entries *out) {
+  job *j = open_job(run, context, p, out);
   for_buckets(j, 0, tune_bucket);
   if (!run->unfinished) {
     take_entries(j, &j->target.plan);
     j->target.plan.schedules = 0;
   }
   if (!fp4moe_is_linear(&j->target.layer->desc)) for_buckets(j, 1, tune_schedule);
-  for_buckets(j, 2, prove_worth);
-  progress_clear();
-  target_close(&j->target);
-  free(j);
+  close_job(j);
+}
+
+void tune_prove(tune_run *run, fp4moe_context *context, const problem *p, entries *all) {
+  job *j = open_job(run, context, p, all);
+  all->table.partial_of = 0; /* of this problem it has everything */
+  fp4moe_table_sort(&all->table);
+  for_buckets(j, 0, race_again);
+  for_buckets(j, 1, prove_worth);
+  close_job(j);
 }
 
 size_t tune_size(const tune_run *run, fp4moe_context *context, const problem *p) {
   fp4moe_selector s = {&context->host, &context->request, NULL};
   fp4moe_layer_desc desc = problem_desc(p);
-  fp4moe_recipe *recipes = allocate(GRID_MAX, sizeof *recipes);
+  fp4moe_recipe *recipes = allocate(GRID_MAX, sizeof *recipes), usual;
   size_t candidates = 0;
   for (int phase = fp4moe_first_phase(&desc); phase < FP4MOE_PHASES; phase++)
-    for (int bucket = 0; bucket < FP4MOE_BUCKETS; bucket++)
-      candidates += grid_recipes(&s, &desc, phase, bucket, run->quick, recipes);
+    for (int bucket = 0; bucket < FP4MOE_BUCKETS; bucket++) {
+      candidates += grid_kernels(&s, &desc, phase, bucket, recipes);
+      usual = recipes[0];
+      candidates += grid_variants(&s, &desc, phase, bucket, &usual, run->quick, recipes);
+    }
   free(recipes);
   return candidates;
 }
@@ -320,25 +479,24 @@ static void say_pick(const job *j, int phase, const race_runner *now, uint64_t t
 }
 
 static size_t verify_bucket(job *j, int bucket, const fp4moe_table *table) {
-  race_lane *lanes = allocate(FP4MOE_PHASES, sizeof *lanes);
-  fp4moe_recipe recipes[FP4MOE_PHASES][RIVALS];
+  phase_race *race = allocate(1, sizeof *race);
   uint64_t ns[FP4MOE_PHASES][RIVALS];
   size_t beaten = 0;
   int head = first_phase(j), missing = 0;
   j->bucket = bucket;
+  j->race = race;
   for (int phase = head; phase < FP4MOE_PHASES; phase++) {
-    j->recipe[phase] = recipes[phase];
-    take_rivals(j, phase, table, recipes[phase], ns[phase], &lanes[phase - head]);
-    missing |= !lanes[phase - head].count;
+    take_rivals(j, phase, table, race->recipe[phase], ns[phase], lane_of(j, race, phase));
+    missing |= !lane_of(j, race, phase)->count;
   }
-  if (!missing) run_race(j, time_recipes, lanes, (size_t)(FP4MOE_PHASES - head));
-  for (int phase = head; phase < FP4MOE_PHASES && lanes[phase - head].rounds; phase++) {
-    const race_lane *l = &lanes[phase - head];
+  if (!missing) run_race(j, time_recipes, TUNE_EFFECT, race->lane, (size_t)(FP4MOE_PHASES - head));
+  for (int phase = head; phase < FP4MOE_PHASES && lane_of(j, race, phase)->rounds; phase++) {
+    const race_lane *l = lane_of(j, race, phase);
     int lost = l->best != 0;
     say_pick(j, phase, &l->runner[0], ns[phase][0], lost);
     beaten += (size_t)lost;
   }
-  free(lanes);
+  free(race);
   return beaten;
 }
 

@@ -194,6 +194,7 @@ static int read_schedule(reader *r, words *w) {
   e.hidden = (size_t)number(w, "hidden", 1 << 20);
   e.intermediate = (size_t)number(w, "intermediate", 1 << 20);
   e.ns = number(w, "ns", UINT64_C(1) << 50);
+  e.noise = has_word(w, "noise") ? (uint32_t)number(w, "noise", 1000000) : 0;
   e.schedule.bucket = (uint32_t)bucket_word(w, "tokens");
   e.schedule.threads = (uint32_t)number(w, "threads", FP4MOE_MAX_CORES);
   e.schedule.workers = (uint32_t)number(w, "workers", e.schedule.threads);

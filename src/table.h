@@ -12,7 +12,7 @@
  *          noise=4000 gemv=NAME@REV panels=2 prefetch=4096          (on one line)
  *   recipe ... unpack=NAME@REV gemm=NAME@REV panels=4 k_block=0 prefetch=1
  *   schedule format=mxfp4 class=bf16 hidden=2880 intermediate=2880 tokens=1 threads=2 ns=1
- *          workers=2 share=4                             (on one line)
+ *          noise=30000 workers=2 share=4                 (on one line)
  *   gain format=mxfp4 class=bf16 hidden=2880 intermediate=2880 gated=1 rows=1 cores=2 threads=2
  *          ns=1 ratio=1034000 noise=4000 kept=1          (on one line)
  *   placement cores=32 nodes=2 pus=64 ns=1234 noise=4000 word=all_pus shards=2
@@ -20,12 +20,13 @@
  *
  * The header is taken whole or the file is refused, with the line and both values. An entry whose
  * kernel is gone or revised, or that does not parse, is dropped and reported. rows and tokens name
- * a bucket by its largest m; noise is that of the race, in millionths of ns. What is equal within
- * it has equal ns and stands in the order of kernels.inc. A schedule moves no bits, a recipe is
- * never keyed by threads. A gain is evidence and chooses nothing: the whole layer of the entries
- * above against the static order. A placement is of the host, where it has more than one: what may
- * be used of it is the key; word as fp4moe_context_desc.placement, shards of a layer's weights.
- * Version 2 is read as well: it is 3 without gains and placements. */
+ * a bucket by its largest m; noise is the bound of the race in millionths: what took up to so much
+ * longer than the fastest was equal to it. Of what was equal the tuner's fixed order chose: that
+ * has the least ns, and whatever else was as fast follows 1 ns behind. A schedule moves no bits, a
+ * recipe is never keyed by threads. A gain is evidence and chooses nothing: the whole layer of the
+ * entries above against the static order. A placement is of the host, where it has more than one:
+ * what may be used of it is the key; word as fp4moe_context_desc.placement, shards of a layer's
+ * weights. Version 2 is read as well: it is 3 without gains and placements. */
 #ifndef FP4MOE_TABLE_H
 #define FP4MOE_TABLE_H
 
@@ -37,7 +38,7 @@ typedef struct fp4moe_recipe_entry {
   int phase, format, act, gated, bucket;
   size_t n, k, cores;
   uint64_t ns;    /* measured */
-  uint32_t noise; /* of ns, in millionths */
+  uint32_t noise; /* of its race, in millionths */
   fp4moe_recipe recipe;
 } fp4moe_recipe_entry;
 
@@ -45,16 +46,17 @@ typedef struct fp4moe_schedule_entry {
   int format, act;
   size_t hidden, intermediate;
   uint64_t ns;
+  uint32_t noise; /* as a recipe's; 0: written before it was stored */
   fp4moe_schedule schedule;
 } fp4moe_schedule_entry;
 
 /* The tuner's last step for a shape and its rows per expert: calls of the whole layer, the static
- * order's time over the tuned one's in the same round. What lost was removed. A linear's line has
- * linear=1. */
+ * order's time over the tuned one's in the same round. What lost gave way to the static order. A
+ * linear's line has linear=1. */
 typedef struct fp4moe_gain_entry {
   int format, act, gated, bucket;
   int linear; /* 1: of one matrix, N = hidden, K = intermediate: the second phase alone */
-  int kept;   /* 0: the static order was faster, and no recipe of these rows is left */
+  int kept;   /* 0: the static order was faster, and is what these rows have now */
   uint32_t cores, threads;
   size_t hidden, intermediate;
   uint64_t ns;    /* tuned */

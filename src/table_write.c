@@ -59,10 +59,10 @@ static void add_schedule(fp4moe_text *t, const fp4moe_schedule_entry *e) {
   fp4moe_text_add(
       t,
       "schedule format=%s class=%s hidden=%zu intermediate=%zu tokens=%zu threads=%u ns=%" PRIu64
-      " workers=%u share=%u\n",
+      " noise=%u workers=%u share=%u\n",
       fp4moe_format_name(e->format), fp4moe_class_name(e->act), e->hidden, e->intermediate,
-      fp4moe_bucket_rows((int)e->schedule.bucket), e->schedule.threads, e->ns, e->schedule.workers,
-      e->schedule.share);
+      fp4moe_bucket_rows((int)e->schedule.bucket), e->schedule.threads, e->ns, e->noise,
+      e->schedule.workers, e->schedule.share);
 }
 
 static void add_gain(fp4moe_text *t, const fp4moe_gain_entry *e) {

@@ -206,6 +206,7 @@ static void write_schedules(const char *path, const fp4moe_layer_desc *d, fp4moe
           d->hidden,
           d->intermediate,
           1,
+          0,
           {(uint32_t[]){0, 4, 7}[i], threads, 1 + threads / 2, 1 + threads * (i + 1)}};
   CHECK(!fp4moe_table_save(path, &ctx->host, ctx->isa, &t), "%s", fp4moe_error_detail());
 }

@@ -80,7 +80,7 @@ static fp4moe_table *load(void) {
 
 static void round_trip(void) {
   fp4moe_recipe_entry e[6];
-  fp4moe_schedule_entry schedule = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 64, 96, 77, {3, 2, 2, 8}};
+  fp4moe_schedule_entry schedule = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 64, 96, 77, 30000, {3, 2, 2, 8}};
   open_dir();
   fp4moe_table t = sample(e);
   fp4moe_gain_entry gains[2] = {
@@ -97,7 +97,10 @@ static void round_trip(void) {
         "%zu recipes, %zu schedules: %s", got->recipes, got->schedules, got->report);
   for (size_t i = 0; i < 6; i++)
     CHECK(!memcmp(&got->recipe[i], &e[i], sizeof e[i]), "entry %zu differs", i);
-  CHECK(!memcmp(&got->schedule[0], &schedule, sizeof schedule), "schedule differs");
+  const fp4moe_schedule_entry *s = &got->schedule[0];
+  CHECK(s->hidden == 64 && s->intermediate == 96 && s->ns == 77 && s->noise == 30000 &&
+            !memcmp(&s->schedule, &schedule.schedule, sizeof schedule.schedule),
+        "schedule differs");
   CHECK(got->gains == 2 && !memcmp(got->gain, gains, sizeof gains) && gains[0].linear == 1,
         "%zu gains, or they differ", got->gains);
   CHECK(!strstr(got->report, "tuned under"), "%s", got->report);
@@ -153,6 +156,8 @@ static void refusals(void) {
   refusal("arch ", "arch z\narch ", "line 2");
   refusal("soft ", "cpu twice\nsoft ", "a line of a table");
   refusal("recipe phase", "recept phase", "a line of a table");
+  refusal("soft ", "partial 3\nsoft ", "partial N of N");
+  refusal("soft ", "partial x of 4\nsoft ", "partial N of N");
   close_dir();
 }
 
@@ -193,6 +198,65 @@ static void dropped_entries(void) {
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c@1x", "c@1x");
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c", "8x16_c");
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_i8_8x16_c@1", "mx_i8");
+  dropped(" gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "", "k_block");
+  dropped("unpack=fp4moe_unpack_mx_bf16_c", "unpack=fp4moe_gone", "gone");
+  dropped("gemm=fp4moe_gemm_bf16_8x16_c", "gemm=fp4moe_gone", "gone");
+  dropped("k_block=32", "k_block=1048608", "k_block");
+  dropped("prefetch=512", "prefetch=1048577", "prefetch");
+  dropped("n=64 k=96", "n=64 k=4194305", "k");
+  dropped("rows=1 cores=", "rows=1 cores=x", "cores");
+  dropped("phase=down", "phase=gate_up color=red", "color");
+  close_dir();
+}
+
+/* Gate and up lie in turn: a unit has whole pairs. */
+static void odd_panels(void) {
+  fp4moe_recipe_entry e[6];
+  open_dir();
+  fp4moe_table t = sample(e);
+  for (int gated = 0; gated < 2; gated++) {
+    e[0].phase = FP4MOE_GATE_UP, e[0].gated = gated, e[0].recipe.panels = 3;
+    save(&t);
+    fp4moe_table *got = load();
+    CHECK(got->dropped == (size_t)gated && !strstr(got->report, "panels") == !gated,
+          "gated %d: %zu dropped: %s", gated, got->dropped, got->report);
+    fp4moe_table_free(got);
+  }
+  close_dir();
+}
+
+/* A schedule that does not parse is dropped by itself; one without noise is of an older tuner. */
+static void dropped_schedules(void) {
+  static const char *const bad[][2] = {{"schedule format=mxfp4", "schedule format=fp8"},
+                                       {"tokens=8", "tokens=9"},
+                                       {"threads=2 ns", "threads=x ns"},
+                                       {"threads=2 ns", "threads=1025 ns"},
+                                       {"ns=77", "ns=-1"},
+                                       {"noise=30000", "noise=1000001"},
+                                       {"workers=2", "workers=3"},
+                                       {"workers=2", "workers=0"},
+                                       {"share=8", "share=0"},
+                                       {"share=8", "share=65537"},
+                                       {"share=8", "share=8 share=8"},
+                                       {"hidden=64", "hidden=1048577"},
+                                       {"intermediate=96", "intermediate=x"},
+                                       {"class=bf16 hidden", "class=mxfp8 hidden"}};
+  fp4moe_recipe_entry e[6];
+  fp4moe_schedule_entry s = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 64, 96, 77, 30000, {3, 2, 2, 8}};
+  enum { N = sizeof bad / sizeof *bad };
+  open_dir();
+  for (size_t i = 0; i <= N; i++) {
+    fp4moe_table t = sample(e);
+    t.schedule = &s;
+    t.schedules = 1;
+    save(&t);
+    fp4moe_table *got = i < N ? edited(bad[i][0], bad[i][1]) : edited(" noise=30000", "");
+    CHECK(!got->refused && got->dropped == (i < N) && got->recipes == 6 &&
+              got->schedules == (i == N),
+          "case %zu: %zu dropped: %s", i, got->dropped, got->report);
+    if (got->schedules) CHECK(got->schedule->noise == 0, "noise %u", got->schedule->noise);
+    fp4moe_table_free(got);
+  }
   close_dir();
 }
 
@@ -205,6 +269,13 @@ static void dropped_gains(void) {
                                        {"rows=4 cores", "rows=5 cores"},
                                        {" noise=5", ""},
                                        {"kept=1", "kept=1 kept=1"},
+                                       {"gain format=mxfp4", "gain format=fp8"},
+                                       {"class=bf16 hidden", "class=mxfp8 hidden"},
+                                       {"hidden=64", "hidden=1048577"},
+                                       {"intermediate=96", "intermediate=1048577"},
+                                       {"gated=1 rows=4 cores", "gated=2 rows=4 cores"},
+                                       {"rows=4 cores=2", "rows=4 cores=65537"},
+                                       {"threads=3 ns=", "threads=3 ns=x"},
                                        {"gated=1 rows=4 cores", "gated=1 linear=2 rows=4 cores"}};
   fp4moe_recipe_entry e[6];
   fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 0, 1, 2, 3, 64, 96,
@@ -482,6 +553,31 @@ static void failed_writes(void) {
   close_dir();
 }
 
+/* What is no table at all: a byte 0, a directory, a file beyond all sense. */
+static void no_tables(void) {
+  fp4moe_recipe_entry e[6];
+  fp4moe_table *got = NULL;
+  open_dir();
+  fp4moe_table t = sample(e);
+  save(&t);
+  FILE *f = fopen(path, "r+");
+  fseek(f, 20, SEEK_SET);
+  fputc(0, f);
+  fclose(f);
+  got = load();
+  CHECK(got->refused == 2 && strstr(got->report, "cut off or binary"), "%zu: %s", got->refused,
+        got->report);
+  fp4moe_table_free(got);
+  CHECK(!truncate(path, (8 << 20) + 1), "truncate");
+  CHECK(fp4moe_table_load(path, &host, isa, &got) == FP4MOE_INVALID &&
+            strstr(fp4moe_error_detail(), "regular"),
+        "a large file: %s", fp4moe_error_detail());
+  CHECK(fp4moe_table_load(dir, &host, isa, &got) == FP4MOE_INVALID &&
+            strstr(fp4moe_error_detail(), "regular"),
+        "a directory: %s", fp4moe_error_detail());
+  close_dir();
+}
+
 /* Any bytes: refused or read, never a crash. */
 static void hostile_bytes(void) {
   fp4moe_recipe_entry e[6];
@@ -511,6 +607,8 @@ void check_table(void) {
   check_test(s, "round trip", round_trip);
   check_test(s, "refusals", refusals);
   check_test(s, "dropped entries", dropped_entries);
+  check_test(s, "odd panels", odd_panels);
+  check_test(s, "dropped schedules", dropped_schedules);
   check_test(s, "dropped gains", dropped_gains);
   check_test(s, "earlier version", earlier_version);
   check_test(s, "soft lines", soft_lines);
@@ -521,5 +619,6 @@ void check_table(void) {
   check_test(s, "nearest to an LM head", finds_for_heads);
   check_test(s, "plan", plan_takes_recipes);
   check_test(s, "failed writes", failed_writes);
+  check_test(s, "no tables", no_tables);
   check_test(s, "hostile bytes", hostile_bytes);
 }
