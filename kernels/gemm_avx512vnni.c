@@ -3,31 +3,41 @@
  * A tile keeps m x np sums of 16 columns in registers over all k of the call. Where integer sums of
  * both panels fit beside them (6 rows of MX, 4 of NV, which need two a panel), the panels share
  * each activation's load: half a load a dot, for cores that dot twice and load twice a cycle.
- * Larger tiles pass their panels one after the other within 32 k. Tiles are quick ones, in whose
- * place a plain one steps where it must (matmul_i8_avx512.h).
+ * Larger tiles pass their panels one after the other within 32 k.
  *
- * Column tiles run outside, row tiles inside: np panels stay in L2 while all rows pass, and once a
- * quick tile finds scales that do not serve, the rows that follow are spared it. Rows are
- * cut evenly (9 rows at mr 8 are 5 + 4): a tile of one row would wait for its own chain. */
+ * Column tiles run outside, row tiles inside: np panels stay in L2 while all rows pass. 1024 k of
+ * them at a time: the scales of those are brought into the form of quick blocks once, in 4 KiB of
+ * the first-level cache, for all row tiles. Where one of them does not serve, plain tiles step in
+ * for these k (matmul_i8_avx512.h). Rows are cut evenly (9 rows at mr 8 are 5 + 4): a tile of one
+ * row would wait for its own chain. */
 #include "matmul_i8_avx512.h"
 
-enum { STRETCH = 128 }; /* k between two looks at what is to be prefetched */
+enum {
+  STRETCH = 128,  /* k between two looks at what is to be prefetched */
+  READY_K = 1024, /* k whose scales are made ready at once, a multiple of STRETCH */
+};
 
-/* A tile's corner, its share of `next`, and what lets it be quick. */
+/* Of each 32 k of a panel, its scales as quick blocks take them. */
+typedef uint8_t ready_scales[READY_K / 32][64];
+
+/* A tile's corner, its share of `next`, and the scales of its panels if they serve. */
 typedef struct place {
   size_t row, panel;
   const uint8_t *soon;
   size_t soon_bytes; /* per stretch of k */
-  fp4_limits limits;
+  const ready_scales *ready;
 } place;
 
+/* 0: nothing is stored. */
 typedef int tile_fn(const fp4moe_matmul *t, const place *at);
 
-/* of, m and np are constants where this is expanded. 0: nothing is stored. */
+/* of, m and np are constants where this is expanded. */
 FP4_INLINE int tile(const fp4moe_matmul *t, const place *at, size_t m, size_t np, fp4_i8_kind of) {
   const size_t g = np * m <= (of.group == FP4_NV_GROUP ? 8 : 12) ? np : 1;
-  const size_t ws = t->weights_stride, scales = 16 * of.group;
+  const size_t ws = t->weights_stride, ss = of.quick ? sizeof *at->ready : ws;
+  const size_t scales_step = of.quick ? 64 : 32 / of.group * fp4_codes_step(of);
   const uint8_t *w = t->weights + at->panel * ws, *soon = at->soon;
+  const uint8_t *s = of.quick ? (*at->ready)[0] : w + 16 * of.group;
   float *out = t->acc + at->row * t->acc_stride + 16 * at->panel;
   fp4_parts to = fp4_parts_at(t->row_k, t->k0);
   fp4_seen seen = fp4_nothing_seen();
@@ -41,19 +51,19 @@ FP4_INLINE int tile(const fp4moe_matmul *t, const place *at, size_t m, size_t np
     for (size_t i = 0; i < at->soon_bytes; i += 64)
       _mm_prefetch((const char *)soon + i, _MM_HINT_T1);
     soon += at->soon_bytes;
-    for (; to.q < stop; fp4_parts_step(&to), w += 32 / of.group * fp4_codes_step(of)) {
+    for (; to.q < stop; fp4_parts_step(&to)) {
       FP4_UNROLL for (size_t p = 0; p < np; p += g) {
-        const fp4_block here = {w + p * ws, w + p * ws + scales, ws, ws, g};
+        const fp4_block here = {w + p * ws, s + p * ss, ws, ss, g};
         fp4_forget(&to, of.group);
         fp4_i8_block(row, m, to, here, 32, of, &seen, acc + p);
       }
+      w += 32 / of.group * fp4_codes_step(of), s += scales_step;
     }
   }
   if (of.group == FP4_NV_GROUP && t->k % 32) FP4_UNROLL for (size_t p = 0; p < np; p++) {
-      const fp4_block here = {w + p * ws, w + p * ws + scales, ws, ws, 1};
+      const fp4_block here = {w + p * ws, s + p * ss, ws, ss, 1};
       fp4_i8_block(row, m, to, here, 16, of, &seen, acc + p);
     }
-  if (of.quick && !fp4_within(&seen, of.group, &at->limits)) return 0;
   fp4_i8_close(t, out, m, np, of, acc);
   return 1;
 }
@@ -63,8 +73,8 @@ FP4_INLINE int tile(const fp4moe_matmul *t, const place *at, size_t m, size_t np
   static int NAME(w, m, np, word)(const fp4moe_matmul *t, const place *at) {                       \
     return tile(t, at, m, np, (fp4_i8_kind){group, NULL, quick});                                  \
   }
-#define MX(m, np)       TILE(mx, FP4_MX_GROUP, m, np, quick, FP4_QUICK)
-#define NV(m, np)       TILE(nv, FP4_NV_GROUP, m, np, quick, FP4_QUICK)
+#define MX(m, np)       TILE(mx, FP4_MX_GROUP, m, np, quick, FP4_READY)
+#define NV(m, np)       TILE(nv, FP4_NV_GROUP, m, np, quick, FP4_READY)
 #define MX_PLAIN(m, np) TILE(mx, FP4_MX_GROUP, m, np, plain, FP4_PLAIN)
 #define NV_PLAIN(m, np) TILE(nv, FP4_NV_GROUP, m, np, plain, FP4_PLAIN)
 #define UP_TO_6(X, np)  X(1, np) X(2, np) X(3, np) X(4, np) X(5, np) X(6, np)
@@ -92,25 +102,54 @@ static void plain_avx512vnni(const fp4moe_matmul *t, place at, size_t np, tile_f
   for (size_t end = at.panel + np; at.panel < end; at.panel++, at.soon_bytes = 0) plain(t, &at);
 }
 
-static void gemm_avx512vnni(const fp4moe_matmul *t, size_t group, size_t mr, size_t nr) {
-  tile_fn *const(*quick_tiles)[FP4_I8_M] = group == FP4_MX_GROUP ? mx_quick : nv_quick;
-  tile_fn *const *plain_tiles = group == FP4_MX_GROUP ? mx_plain : nv_plain;
-  const size_t width = nr / 16, row_tiles = (t->m + mr - 1) / mr;
-  const size_t stretches = (t->k + STRETCH - 1) / STRETCH;
-  const size_t shares = (t->panels + width - 1) / width * row_tiles * stretches;
-  place at = {.soon = t->next,
-              .soon_bytes = (t->next_bytes + shares - 1) / shares,
-              .limits = fp4_i8_limits(t, group)};
+/* The scales of a panel's k columns, from its first group's on. 0: one of them does not serve. */
+FP4_INLINE int make_ready(const uint8_t *s, size_t k, size_t group, const fp4_limits *limits,
+                          ready_scales out) {
+  const fp4_i8_kind of = {group, NULL, FP4_QUICK};
+  const size_t step = fp4_codes_step(of);
+  fp4_seen seen = fp4_nothing_seen();
+  for (size_t i = 0; 32 * i < k; i++, s += 32 / group * step)
+    _mm512_store_si512(out[i], group == FP4_MX_GROUP
+                                   ? fp4_magic_seen(s, of, &seen)
+                                   : fp4_words_seen(s, k - 32 * i < 32 ? 16 : 32, step, &seen));
+  return fp4_within(&seen, group, limits);
+}
+
+/* All rows against np panels, for the k of a part. */
+static void row_tiles(const fp4moe_matmul *t, place *at, size_t mr, size_t np,
+                      tile_fn *const *quick, tile_fn *const *plain) {
+  const size_t count = (t->m + mr - 1) / mr, stretches = (t->k + STRETCH - 1) / STRETCH;
+  at->row = 0;
+  for (size_t left = count; left; left--) {
+    const size_t m = (t->m - at->row + left - 1) / left;
+    if (!at->ready || !quick[m - 1](t, at)) plain_avx512vnni(t, *at, np, plain[m - 1]);
+    at->row += m;
+    at->soon += at->soon_bytes * stretches;
+  }
+}
+
+FP4_INLINE void gemm_avx512vnni(const fp4moe_matmul *t, size_t group, size_t mr, size_t nr) {
+  _Alignas(64) ready_scales ready[FP4_I8_NP];
+  tile_fn *const(*quick)[FP4_I8_M] = group == FP4_MX_GROUP ? mx_quick : nv_quick;
+  tile_fn *const *plain = group == FP4_MX_GROUP ? mx_plain : nv_plain;
+  const size_t width = nr / 16, stretches = (t->k + STRETCH - 1) / STRETCH;
+  const size_t shares = (t->panels + width - 1) / width * ((t->m + mr - 1) / mr) * stretches;
+  const fp4_limits limits = fp4_i8_limits(t, group);
+  fp4moe_matmul part = *t;
+  place at = {.soon = t->next, .soon_bytes = (t->next_bytes + shares - 1) / shares};
   for (at.panel = 0; at.panel < t->panels; at.panel += width) {
     const size_t left = t->panels - at.panel, np = left < width ? left : width;
-    int quick = at.limits.quick;
-    at.row = 0;
-    for (size_t tiles_left = row_tiles; tiles_left; tiles_left--) {
-      const size_t m = (t->m - at.row + tiles_left - 1) / tiles_left;
-      if (quick) quick = quick_tiles[np - 1][m - 1](t, &at);
-      if (!quick) plain_avx512vnni(t, at, np, plain_tiles[m - 1]);
-      at.row += m;
-      at.soon += at.soon_bytes * stretches;
+    for (size_t done = 0; done < t->k; done += part.k) {
+      int serves = limits.quick;
+      part.k = t->k - done < READY_K ? t->k - done : READY_K;
+      part.k0 = t->k0 + done;
+      part.weights = t->weights + (16 + 64 / group) * done;
+      part.resume = t->resume || done;
+      for (size_t p = 0; p < np && serves; p++)
+        serves = make_ready(part.weights + (at.panel + p) * t->weights_stride + 16 * group, part.k,
+                            group, &limits, ready[p]);
+      at.ready = serves ? ready : NULL;
+      row_tiles(&part, &at, mr, np, quick[np - 1], plain);
     }
   }
 }

@@ -22,7 +22,10 @@
 
 #include "i8_avx512.h"
 
-enum { FP4_I8_M = 8, FP4_I8_NP = 2, FP4_PLAIN = 0, FP4_QUICK = 1 };
+enum { FP4_I8_M = 8, FP4_I8_NP = 2 };
+
+/* Forms of a block. FP4_READY: quick, and its scales are ready-made: fp4_magic, fp4_words. */
+enum { FP4_PLAIN = 0, FP4_QUICK, FP4_READY };
 
 /* ---- Places ---- */
 
@@ -207,14 +210,24 @@ FP4_INLINE __m512i fp4_scale_bits(const uint8_t *s, fp4_i8_kind of) {
   return _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)s)), 23);
 }
 
+/* M of each lane, from its scale's bits. */
+FP4_INLINE __m512i fp4_magic(__m512i bits) {
+  return _mm512_add_epi32(bits, _mm512_set1_epi32((23 << 23) + (1 << 22)));
+}
+
+FP4_INLINE __m512i fp4_magic_seen(const uint8_t *s, fp4_i8_kind of, fp4_seen *x) {
+  const __m512i bits = fp4_scale_bits(s, of);
+  x->least = _mm512_min_epu32(x->least, bits);
+  x->most = _mm512_max_epu32(x->most, bits);
+  return fp4_magic(bits);
+}
+
 FP4_INLINE void fp4_quick_mx(const char *const *row, size_t m, fp4_parts at, fp4_block k,
                              fp4_i8_kind of, fp4_seen *x, __m512 (*acc)[FP4_I8_M]) {
   __m512i b[FP4_I8_NP][FP4_I8_M], magic[FP4_I8_NP];
   FP4_UNROLL for (size_t p = 0; p < k.g; p++) {
-    const __m512i bits = fp4_scale_bits(k.s + p * k.ss, of);
-    magic[p] = _mm512_add_epi32(bits, _mm512_set1_epi32((23 << 23) + (1 << 22)));
-    x->least = _mm512_min_epu32(x->least, bits);
-    x->most = _mm512_max_epu32(x->most, bits);
+    const uint8_t *s = k.s + p * k.ss;
+    magic[p] = of.quick == FP4_READY ? _mm512_load_si512(s) : fp4_magic_seen(s, of, x);
   }
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
     const __m512i sum = fp4_pair_everywhere(row[r] + at.sum);
@@ -241,6 +254,12 @@ FP4_INLINE __m512i fp4_scale_x64(const uint8_t *s, fp4_seen *x) {
   return _mm512_castps_si512(sum);
 }
 
+/* 64 times the scales of n columns: of the first group in the low halves, of the second above. */
+FP4_INLINE __m512i fp4_words_seen(const uint8_t *s, size_t n, size_t step, fp4_seen *x) {
+  const __m512i first = fp4_scale_x64(s, x);
+  return fp4_low_halves(first, n == 32 ? fp4_scale_x64(s + step, x) : _mm512_setzero_si512());
+}
+
 FP4_INLINE void fp4_quick_nv(const char *const *row, size_t m, fp4_parts at, fp4_block k, size_t n,
                              fp4_i8_kind of, fp4_seen *x, __m512 (*acc)[FP4_I8_M]) {
   __m512i b0[FP4_I8_NP][FP4_I8_M], b1[FP4_I8_NP][FP4_I8_M];
@@ -249,9 +268,8 @@ FP4_INLINE void fp4_quick_nv(const char *const *row, size_t m, fp4_parts at, fp4
   if (n == 32) fp4_group_sums(row, m, at.q + 16, at.half + 4, k.w + codes, k.ws, k.g, of, b1);
   FP4_UNROLL for (size_t p = 0; p < k.g; p++) {
     const uint8_t *s = k.s + p * k.ss;
-    const __m512i first = fp4_scale_x64(s, x);
-    const __m512i second = n == 32 ? fp4_scale_x64(s + step, x) : _mm512_setzero_si512();
-    const __m512i scales = fp4_low_halves(first, second);
+    const __m512i scales =
+        of.quick == FP4_READY ? _mm512_load_si512(s) : fp4_words_seen(s, n, step, x);
     FP4_UNROLL for (size_t r = 0; r < m; r++) {
       const __m512i both = n == 32 ? fp4_low_halves(b0[p][r], b1[p][r]) : b0[p][r];
       acc[p][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_madd_epi16(both, scales)),
