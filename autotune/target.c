@@ -158,7 +158,7 @@ double target_call_routed(target *t, size_t rows) {
     t->ids[i] = (int32_t)(((size_t)t->routed[i] + t->next) % experts);
   if (!linear) step_on(t);
   fp4moe_batch batch = batch_of(t, tokens, NULL);
-  make_room(t, &batch);
+  reserve(t, &batch);
   uint64_t start = fp4moe_now_ns();
   forward(t, &batch);
   return (double)(fp4moe_now_ns() - start);
