@@ -27,7 +27,7 @@ typedef struct {
 
 struct fp4moe_pool {
   pthread_mutex_t turn; /* one call at a time */
-  _Atomic pid_t owner;  /* the process whose threads these are, -that while it makes them; 0: none */
+  _Atomic pid_t owner; /* the process whose threads these are, -that while it makes them; 0: none */
   size_t threads, started;
   uint64_t spin_ns;
   void (*fn)(void *arg, size_t i);

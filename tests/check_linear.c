@@ -59,7 +59,7 @@ static void by_expert(fp4moe_context *ctx, const random_layer *m, const char *cl
   int32_t counts[8];
   for (size_t e = 0; e < experts; e++) {
     counts[e] = e == 1 && experts > 1 ? 0 : (int32_t)(1 + check_below(MAX_ROWS));
-    if (n == 1) counts[e] = MAX_ROWS; /* a single sum may cancel, and its error be all that is left */
+    if (n == 1) counts[e] = MAX_ROWS; /* one sum alone may cancel to its error */
     offsets[e + 1] = offsets[e] + counts[e];
   }
   rows = (size_t)offsets[experts];

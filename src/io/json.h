@@ -2,8 +2,9 @@
  *
  * jansson does the parsing (UTF-8 checked, duplicate keys refused, no NUL in strings). Before it
  * runs, depth and number of values are bounded, so that memory stays within some hundred bytes a
- * value however the text is made. jansson (2.14) is not safe where an allocation fails: json.c keeps
- * it from that and tells what it takes for broken text, so a failed allocation is NO_MEMORY. */
+ * value however the text is made. jansson (2.14) is not safe where an allocation fails: json.c
+ * keeps it from that and tells what it takes for broken text, so a failed allocation is NO_MEMORY.
+ */
 #ifndef FP4MOE_IO_JSON_H
 #define FP4MOE_IO_JSON_H
 
