@@ -149,7 +149,7 @@ sed 's/^partial 0/partial 1/' "$target" >"$scratch/old"
 command+=(--budget 0.000001s)
 prepare
 once no ENOMEM 0
-if grep -q 'goes on after 1 of 2' "$scratch/out"; then pass; else fail "the tuner does not go on: $(cat "$scratch/out")"; fi
+if grep -q 'goes on after 1 of 4' "$scratch/out"; then pass; else fail "the tuner does not go on: $(cat "$scratch/out")"; fi
 each allocate ENOMEM error memory
 each read EINTR fine
 each read short fine
