@@ -105,7 +105,8 @@ writing() {
 
 gptoss=$data/gptoss_mxfp4.safetensors
 io=$data/gptoss_mxfp4.io.safetensors
-small=(--hidden 64 --intermediate 64 --experts 2 --topk 1 --format mxfp4 --tokens 1)
+shape=(--hidden 64 --intermediate 64 --experts 2 --topk 1 --format mxfp4)
+small=("${shape[@]}" --tokens 1)
 target='' timed=''
 echo old >"$scratch/old"
 command=(fp4moe run "$gptoss" --threads 2)
@@ -164,7 +165,7 @@ measuring() {
   timed=1
   each allocate ENOMEM error memory
   target='' timed=''
-  command=(fp4moe bench "${small[@]}" --op quant --threads 1)
+  command=(fp4moe bench "${shape[@]}" --op quant --threads 1)
   each allocate ENOMEM error memory
   command=(fp4moe bench "${small[@]}" --precision bf16 --threads 1)
   each allocate ENOMEM error memory
