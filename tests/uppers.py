@@ -5,7 +5,8 @@
 
 What build/check sees at run time where the CPU tells (XINUSE), seen in the code everywhere: a
 forward data-flow over each function of objdump's listing. An instruction on YMM or ZMM registers
-sets the state, VZEROUPPER clears it, jumps carry it on. A static function that others call by name
+sets the state, VZEROUPPER clears it, jumps carry it on. Registers 16 to 31, which VZEROUPPER leaves
+alone, have no halves that SSE code could wait for, and compilers do not clear for them. A static function that others call by name
 may return a vector: the state it leaves is its callers'. All others are called as C functions are
 and must return clean.
 """
@@ -44,7 +45,7 @@ def leaves(code, dirty_callees):
             callee = re.match(r"(?:call|jmp)\s+[0-9a-f]+ <([^>+]*)>", text)
             if "vzero" in text:
                 now = 0
-            elif re.search(r"%[yz]mm", text) or (callee and callee[1] in dirty_callees):
+            elif re.search(r"%[yz]mm(\d|1[0-5])\b", text) or (callee and callee[1] in dirty_callees):
                 now = 1
             jump = re.match(r"(j\w+)\s+([0-9a-f]+) ", text)
             if jump and jump[2] in place:
