@@ -14,9 +14,10 @@
  *        multiples of 2^-6, as all from 1/8 up, B and 64 * s fit 16 bits: VPMADDWD is that sum, its
  *        conversion that rounding. The chain then runs 64 times too large.
  *
- * A quick tile looks at the scales as they pass. Where one of them, an activation scale or a
- * resumed sum lies outside of what is said here, it stores nothing and a plain one takes its place.
- * Bits are the same, so nothing depends on which ran. */
+ * A gemv's quick tile looks at the scales as they pass; a gemm, whose tiles share them, before.
+ * Where one of them, an activation scale or a resumed sum lies outside of what is said here, the
+ * tile stores nothing and a plain one takes its place. Bits are the same, so nothing depends on
+ * which ran. */
 #ifndef FP4MOE_MATMUL_I8_AVX512_H
 #define FP4MOE_MATMUL_I8_AVX512_H
 
