@@ -80,4 +80,14 @@ FP4_INLINE __m512 fp4_e4m3_f32_256th(__m128i s) {
   return _mm512_mask_cvtph_ps(fp4_nan_f32(), number, f16);
 }
 
+enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16 };
+
+/* The 16 scales of a group, as the C rows have them; 0xff of E8M0 is NaN. */
+FP4_INLINE __m512 fp4_group_scales(const uint8_t *s, size_t group) {
+  const __m128i byte = _mm_load_si128((const __m128i *)s);
+  if (group == FP4_NV_GROUP) return _mm512_mul_ps(fp4_e4m3_f32_256th(byte), _mm512_set1_ps(0x1p8f));
+  const __mmask16 nan = _mm_cmpeq_epi8_mask(byte, _mm_set1_epi8(-1));
+  return _mm512_mask_mov_ps(fp4_e8m0_f32(byte), nan, fp4_nan_f32());
+}
+
 #endif

@@ -15,8 +15,6 @@
 #include "decode_avx512.h"
 #include "kernel.h"
 
-enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16 };
-
 /* The codes of k 0..3 and of k 4..7 of every row. */
 typedef struct fp4_codes {
   __m512i lo, hi;
@@ -44,13 +42,5 @@ FP4_INLINE fp4_codes fp4_codes_permuted(__m512i x) {
                      _mm512_permutexvar_epi8(_mm512_srli_epi16(x, 4), table)};
 }
 #endif
-
-/* The 16 scales of a group, as the C rows have them; 0xff of E8M0 is NaN. */
-FP4_INLINE __m512 fp4_group_scales(const uint8_t *s, size_t group) {
-  const __m128i byte = _mm_load_si128((const __m128i *)s);
-  if (group == FP4_NV_GROUP) return _mm512_mul_ps(fp4_e4m3_f32_256th(byte), _mm512_set1_ps(0x1p8f));
-  const __mmask16 nan = _mm_cmpeq_epi8_mask(byte, _mm_set1_epi8(-1));
-  return _mm512_mask_mov_ps(fp4_e8m0_f32(byte), nan, fp4_nan_f32());
-}
 
 #endif

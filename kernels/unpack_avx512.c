@@ -11,21 +11,13 @@
 #include "decode_avx512.h"
 #include "kernel.h"
 
-enum { MX_GROUP = 32, NV_GROUP = 16, ONE = 0x3f80 /* 1.0 in BF16 */ };
-
-/* The scales of 16 rows: any E8M0 or E4M3 byte as FP32, exact. */
-FP4_INLINE __m512 any_scale(const uint8_t *s, size_t group) {
-  const __m128i byte = _mm_load_si128((const __m128i *)s);
-  if (group == NV_GROUP) return _mm512_mul_ps(fp4_e4m3_f32_256th(byte), _mm512_set1_ps(0x1p8f));
-  const __mmask16 nan = _mm_cmpeq_epi8_mask(byte, _mm_set1_epi8(-1));
-  return _mm512_mask_mov_ps(fp4_e8m0_f32(byte), nan, fp4_nan_f32());
-}
+enum { ONE = 0x3f80 /* 1.0 in BF16 */ };
 
 /* Any scale. Products have at most six significant bits, so the upper half of FP32 holds them. (It
  * takes no vector: GCC leaves upper halves in use at the end of a function that does.) */
 static void unpack_bf16_any_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t group,
                                    char *out) {
-  const __m512 scale = any_scale(scales, group);
+  const __m512 scale = fp4_group_scales(scales, group);
   const __m512i table = fp4_e2m1_bf16(), upper = _mm512_set1_epi32((int)0xffff0000);
   for (size_t v = 0; v < group / 8; v++) {
     __m512i x = _mm512_load_si512(nibbles + 64 * v);
@@ -46,7 +38,7 @@ FP4_INLINE void unpack_f32(const uint8_t *nibbles, const uint8_t *scales, size_t
   const __m512 f32 = fp4_e2m1_f32();
   const __m512i bf16 = fp4_e2m1_bf16();
   for (size_t k0 = 0; k0 < k; k0 += group, scales += 16) {
-    const __m512 scale = any_scale(scales, group);
+    const __m512 scale = fp4_group_scales(scales, group);
     for (size_t v = 0; v < group; v += 8, nibbles += 64, out += 128) {
       const __m512i x = _mm512_load_si512(nibbles);
       FP4_UNROLL for (size_t i = 0; i < 4; i++) {
@@ -62,12 +54,12 @@ FP4_INLINE void unpack_f32(const uint8_t *nibbles, const uint8_t *scales, size_t
 
 void fp4moe_unpack_mx_f32_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t k,
                                  void *panel) {
-  unpack_f32(nibbles, scales, k, MX_GROUP, panel);
+  unpack_f32(nibbles, scales, k, FP4_MX_GROUP, panel);
 }
 
 void fp4moe_unpack_nv_f32_avx512(const uint8_t *nibbles, const uint8_t *scales, size_t k,
                                  void *panel) {
-  unpack_f32(nibbles, scales, k, NV_GROUP, panel);
+  unpack_f32(nibbles, scales, k, FP4_NV_GROUP, panel);
 }
 
 /* 16 scale bytes, once in each quarter. */
@@ -108,14 +100,15 @@ void fp4moe_unpack_mx_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales,
                                   void *panel) {
   const __m512i table = fp4_e2m1_bf16(), all = _mm512_set1_epi32(-1);
   char *out = panel;
-  for (size_t k0 = 0; k0 < k; k0 += MX_GROUP) {
-    for (; k0 < k; k0 += MX_GROUP) {
+  for (size_t k0 = 0; k0 < k; k0 += FP4_MX_GROUP) {
+    for (; k0 < k; k0 += FP4_MX_GROUP) {
       const __m512i s = load16(scales + k0 / 2);
       if (!within(s, 2, 252)) break;
       const __m512i add = _mm512_sub_epi16(_mm512_slli_epi16(spread(s), 7), _mm512_set1_epi16(ONE));
-      fold(nibbles + 8 * k0, table, all, add, MX_GROUP, out + 32 * k0);
+      fold(nibbles + 8 * k0, table, all, add, FP4_MX_GROUP, out + 32 * k0);
     }
-    if (k0 < k) unpack_bf16_any_avx512(nibbles + 8 * k0, scales + k0 / 2, MX_GROUP, out + 32 * k0);
+    if (k0 < k)
+      unpack_bf16_any_avx512(nibbles + 8 * k0, scales + k0 / 2, FP4_MX_GROUP, out + 32 * k0);
   }
 }
 
@@ -132,8 +125,8 @@ void fp4moe_unpack_nv_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales,
   const __m512i table = _mm512_mask_add_epi16(plain, with_half, plain, _mm512_set1_epi16(28));
   const __m512i d = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 8, 16, 20, 16, 12, 8, 4));
   char *out = panel;
-  for (size_t k0 = 0; k0 < k; k0 += NV_GROUP) {
-    for (; k0 < k; k0 += NV_GROUP) {
+  for (size_t k0 = 0; k0 < k; k0 += FP4_NV_GROUP) {
+    for (; k0 < k; k0 += FP4_NV_GROUP) {
       const __m512i s = load16(scales + k0);
       if (!within(s, 0x08, 0x7e)) break;
       const __m512i both = spread(s);
@@ -141,8 +134,8 @@ void fp4moe_unpack_nv_bf16_avx512(const uint8_t *nibbles, const uint8_t *scales,
           _mm512_permutexvar_epi16(both, _mm512_or_si512(d, _mm512_set1_epi16(~28)));
       const __m512i add =
           _mm512_sub_epi16(_mm512_slli_epi16(both, 4), _mm512_set1_epi16(ONE - (120 << 7)));
-      fold(nibbles + 8 * k0, table, keep, add, NV_GROUP, out + 32 * k0);
+      fold(nibbles + 8 * k0, table, keep, add, FP4_NV_GROUP, out + 32 * k0);
     }
-    if (k0 < k) unpack_bf16_any_avx512(nibbles + 8 * k0, scales + k0, NV_GROUP, out + 32 * k0);
+    if (k0 < k) unpack_bf16_any_avx512(nibbles + 8 * k0, scales + k0, FP4_NV_GROUP, out + 32 * k0);
   }
 }
