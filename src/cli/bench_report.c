@@ -17,8 +17,8 @@ static const double class_bound[] = {[FP4MOE_PRECISION_F32] = 2e-5,
 static const double most_efficiency = 1.05;
 
 typedef struct figures {
-  measure_summary ms, efficiency, against_ms, ratio;
-  double floor_ms, gbytes_s, gflops;
+  measure_summary ms, efficiency, against_ms, ratio, even_share;
+  double floor_ms, gbytes_s, gflops, even_ms, idle[PHASES];
 } figures;
 
 static figures sum_up(const bench *b, bench_case *c) {
@@ -26,7 +26,10 @@ static figures sum_up(const bench *b, bench_case *c) {
                .against_ms = measure_summarise(c->side[AGAINST].ms, b->rounds),
                .efficiency = measure_summarise(c->efficiency, b->rounds),
                .ratio = measure_summarise(c->ratio, b->rounds),
+               .even_share = measure_summarise(c->even_share, b->rounds),
+               .even_ms = measure_summarise(c->even_ms, b->rounds).median,
                .floor_ms = measure_summarise(c->floor_ms, b->rounds).median};
+  for (int i = 0; i < PHASES; i++) f.idle[i] = measure_summarise(c->idle[i], b->rounds).median;
   f.gbytes_s = measure_summarise(c->bytes, b->rounds).median * 1e-6 / f.ms.median;
   f.gflops = bench_operations(&b->problem, c->tokens) * 1e-6 / f.ms.median;
   return f;
@@ -44,6 +47,13 @@ static void json_case(const bench *b, const bench_case *c, const figures *f) {
                 "gbytes_s", f->gbytes_s, "gflops", f->gflops, "floor_ms", f->floor_ms, "efficiency",
                 f->efficiency.median, "quartiles", f->efficiency.q1, f->efficiency.q3, "err",
                 json_number(c->side[OWN].err.rel_l2), "kernels", json_names(c->side[OWN].kernels));
+  if (p->routing_word)
+    json_merge(line,
+               json_pack("{ss s[ff]}", "routing", p->routing_word, "idle", f->idle[0], f->idle[1]));
+  if (routing_is_skewed(p->routing))
+    json_merge(line,
+               json_pack("{sf sf s[ff]}", "even_ms", f->even_ms, "share", f->even_share.median,
+                         "share_quartiles", f->even_share.q1, f->even_share.q3));
   if (b->sides == SIDES)
     json_merge(line, json_pack("{ss sf sf s[ff] so so}", "against", p->against, "against_ms",
                                f->against_ms.median, "ratio", f->ratio.median, "ratio_quartiles",
@@ -55,23 +65,22 @@ static void json_case(const bench *b, const bench_case *c, const figures *f) {
 
 /* ---- Table ---- */
 
-static void print_problem(const bench *b) {
-  const problem *p = &b->problem;
+void bench_print_problem(const problem *p) {
   const preset *s = &p->shape;
   char activation[FP4MOE_ACTIVATION_TEXT];
   int linear = problem_is_linear(p);
   fp4moe_activation_text(&s->activation, activation);
-  printf(
-      "# %s: %s %zu, %s %zu, E %zu, top-%zu, %s, %s%s, class %s; %zu layers in turn, %zu rounds\n",
-      p->name, linear ? "N" : "H", s->hidden, linear ? "K" : "I", s->intermediate, s->experts,
-      s->top_k, word_of(format_words, (int)s->format), linear ? "no activation" : activation,
-      s->biases ? ", biases" : "", word_of(precision_words, (int)p->precision), b->layer_count,
-      b->rounds);
+  printf("# %s: %s %zu, %s %zu, E %zu, top-%zu, %s, %s%s, class %s", p->name, linear ? "N" : "H",
+         s->hidden, linear ? "K" : "I", s->intermediate, s->experts, s->top_k,
+         word_of(format_words, (int)s->format), linear ? "no activation" : activation,
+         s->biases ? ", biases" : "", word_of(precision_words, (int)p->precision));
+  if (p->routing_word) printf(", routing %s", p->routing_word);
 }
 
 /* With --layers: what a model of so many layers holds. */
 static double packed_bytes(const bench *b) {
-  return (double)b->layer_count * (double)fp4moe_layer_bytes(b->layers[0]);
+  size_t layers = bench_has_rival(b) ? 2 * b->own.count : b->own.count;
+  return (double)layers * (double)fp4moe_layer_bytes(b->own.layers[0]);
 }
 
 static void print_memory(const bench *b) {
@@ -89,15 +98,21 @@ static void json_memory(const bench *b) {
 }
 
 static void print_columns(const bench *b) {
+  const problem *p = &b->problem;
+  if (p->routing_word) puts("# idle: the workers' share of phases 1 and 2 in which they wait");
+  if (routing_is_skewed(p->routing))
+    puts("# share: even_ms / ms, even_ms the time of such experts among others of as many rows");
   if (b->sides == SIDES)
-    printf("# ratio: time under --against '%s' / ms, in the same rounds\n", b->problem.against);
+    printf("# ratio: time under --against '%s' / ms, in the same rounds\n", p->against);
   printf("%7s %9s %9s %7s %8s %9s %6s %13s %9s", "tokens", "ms", "ms_min", "GB/s", "GFLOP/s",
          "floor_ms", "eff", "quartiles", "err");
+  if (p->routing_word) printf("  %5s %5s", "idle1", "idle2");
+  if (routing_is_skewed(p->routing)) printf("  %9s %6s %13s", "even_ms", "share", "quartiles");
   if (b->sides == SIDES) printf("  %6s %13s %9s", "ratio", "quartiles", "err");
   puts("  kernels");
 }
 
-static int has_name(const char *names, const char *name, size_t length) {
+int bench_has_name(const char *names, const char *name, size_t length) {
   for (size_t n; *names; names += n + (names[n] == ',')) {
     n = strcspn(names, ",");
     if (n == length && !memcmp(names, name, n)) return 1;
@@ -110,7 +125,7 @@ static void print_rivals(const char *own, const char *against) {
   const char *before = " against ";
   for (size_t n; *against; against += n + (against[n] == ',')) {
     n = strcspn(against, ",");
-    if (has_name(own, against, n)) continue;
+    if (bench_has_name(own, against, n)) continue;
     printf("%s%.*s", before, (int)n, against);
     before = ",";
   }
@@ -118,10 +133,15 @@ static void print_rivals(const char *own, const char *against) {
 }
 
 static void print_case(const bench *b, const bench_case *c, const figures *f) {
+  const problem *p = &b->problem;
   const bench_side *own = &c->side[OWN], *against = &c->side[AGAINST];
   printf("%7zu %9.3f %9.3f %7.2f %8.1f %9.3f %6.3f %6.3f %6.3f %9.2e", c->tokens, f->ms.median,
          f->ms.min, f->gbytes_s, f->gflops, f->floor_ms, f->efficiency.median, f->efficiency.q1,
          f->efficiency.q3, own->err.rel_l2);
+  if (p->routing_word) printf("  %5.3f %5.3f", f->idle[0], f->idle[1]);
+  if (routing_is_skewed(p->routing))
+    printf("  %9.3f %6.3f %6.3f %6.3f", f->even_ms, f->even_share.median, f->even_share.q1,
+           f->even_share.q3);
   if (b->sides == SIDES)
     printf("  %6.3f %6.3f %6.3f %9.2e", f->ratio.median, f->ratio.q1, f->ratio.q3,
            against->err.rel_l2);
@@ -149,8 +169,11 @@ static int believe(const bench *b, const bench_case *c, const figures *f) {
 
 int bench_report(bench *b, int argc, char **argv) {
   int status = 0, json = b->problem.json;
-  head_command(b->context, json, argc, argv);
-  if (!json) print_problem(b);
+  head_command(b->own.context, json, argc, argv);
+  if (!json) {
+    bench_print_problem(&b->problem);
+    printf("; %zu layers in turn, %zu rounds\n", b->own.count, b->rounds);
+  }
   head_limits(b->ceilings, b->rounds, b->threads, json);
   if (b->problem.layers > 1) (json ? json_memory : print_memory)(b);
   if (!json) print_columns(b);

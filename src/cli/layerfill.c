@@ -13,6 +13,7 @@
 #define PROJECTIONS 3 /* gate, up, down */
 
 typedef struct filling {
+  const library *lib;
   const problem *problem;
   fp4moe_layer *layer;
   uint64_t seed;
@@ -67,11 +68,13 @@ static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
   if (p->shape.activation.gated) w.gate = draw(&rng, p, &b[0]);
   if (!problem_is_linear(p)) w.up = draw(&rng, p, &b[1]);
   w.down = draw(&rng, p, &b[2]);
-  if (problem_is_linear(p)) w.up.input_scale = w.down.input_scale; /* as fp4moe_linear_set_expert */
-  fp4moe_status status = fp4moe_layer_set_expert(f->layer, e, &w);
+  fp4moe_status status =
+      problem_is_linear(p)
+          ? f->lib->linear_set_expert((fp4moe_linear *)(void *)f->layer, e, &w.down)
+          : f->lib->layer_set_expert(f->layer, e, &w);
   if (!status || atomic_fetch_add(&f->failed, 1)) return;
   f->status = status;
-  snprintf(f->detail, sizeof f->detail, "%s", fp4moe_error_detail());
+  snprintf(f->detail, sizeof f->detail, "%s", f->lib->error_detail());
 }
 
 static void fill(void *arg, size_t thread) {
@@ -91,9 +94,10 @@ static void fill(void *arg, size_t thread) {
   }
 }
 
-static fp4moe_status begin(fp4moe_context *context, const problem *p, fp4moe_layer **layer) {
+static fp4moe_status begin(const library *lib, fp4moe_context *context, const problem *p,
+                           fp4moe_layer **layer) {
   fp4moe_layer_desc d = problem_desc(p);
-  if (!problem_is_linear(p)) return fp4moe_layer_begin(context, &d, layer);
+  if (!problem_is_linear(p)) return lib->layer_begin(context, &d, layer);
   fp4moe_linear_desc desc = {.struct_size = sizeof desc,
                              .n = d.hidden,
                              .k = d.intermediate,
@@ -103,20 +107,31 @@ static fp4moe_status begin(fp4moe_context *context, const problem *p, fp4moe_lay
                              .input_global = d.input_global,
                              .input_scale = d.input_scale_down};
   fp4moe_linear *linear = NULL;
-  fp4moe_status status = fp4moe_linear_begin(context, &desc, &linear);
+  fp4moe_status status = lib->linear_begin(context, &desc, &linear);
   *layer = (fp4moe_layer *)(void *)linear;
   return status;
 }
 
-fp4moe_layer *random_layer(fp4moe_context *context, const problem *p, uint64_t seed) {
-  filling f = {.problem = p, .seed = seed};
-  size_t threads = fp4moe_context_threads(context);
+static fp4moe_status finish(const filling *f) {
+  return problem_is_linear(f->problem) ? f->lib->linear_finish((fp4moe_linear *)(void *)f->layer)
+                                       : f->lib->layer_finish(f->layer);
+}
+
+fp4moe_layer *random_layer_of(const library *lib, fp4moe_context *context, const problem *p,
+                              uint64_t seed) {
+  filling f = {.lib = lib, .problem = p, .seed = seed};
+  size_t threads = lib->context_threads(context);
   fp4moe_pool *pool = fp4moe_pool_create(threads, NULL, 1);
   if (!pool) die("no memory for threads");
-  require(begin(context, p, &f.layer), p->name);
+  library_require(lib, begin(lib, context, p, &f.layer), p->name);
   fp4moe_pool_run(pool, threads, fill, &f);
   fp4moe_pool_destroy(pool);
-  if (f.failed) die("%s: %s: %s", p->name, fp4moe_status_name(f.status), f.detail);
-  require(fp4moe_layer_finish(f.layer), p->name);
+  if (f.failed)
+    die("%s: %s: %s", lib->path ? lib->path : p->name, lib->status_name(f.status), f.detail);
+  library_require(lib, finish(&f), p->name);
   return f.layer;
+}
+
+fp4moe_layer *random_layer(fp4moe_context *context, const problem *p, uint64_t seed) {
+  return random_layer_of(&own_library, context, p, seed);
 }

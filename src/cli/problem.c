@@ -31,6 +31,7 @@ enum {
   INPUT_GLOBAL,
   LAYERS,
   OP,
+  ROUTING,
   AGAINST
 };
 enum { FIRST_OF_BENCH = LAYERS };
@@ -62,6 +63,7 @@ static const struct option options[] = {
     {"input-global", required_argument, NULL, INPUT_GLOBAL},
     {"layers", required_argument, NULL, LAYERS},
     {"op", required_argument, NULL, OP},
+    {"routing", required_argument, NULL, ROUTING},
     {"against", required_argument, NULL, AGAINST},
     {0},
 };
@@ -160,6 +162,10 @@ static void take(problem *p, int option, const char *text) {
   case OP:
     p->op = text;
     break;
+  case ROUTING:
+    p->routing_word = text;
+    p->routing = parse_routing(text);
+    break;
   case AGAINST:
     p->against = text;
     break;
@@ -180,6 +186,15 @@ static void refuse_flags(unsigned seen, int flag, unsigned without) {
     die("--%s goes without --%s", options[flag].name, options[__builtin_ctz(both)].name);
 }
 
+static void check_routing(const problem *p, unsigned seen) {
+  const char *word = p->routing_word;
+  if (p->routing == ROUTING_NONE && seen & (1u << AGAINST | 1u << LAYERS))
+    die("--routing %s goes without --%s", word, seen & 1u << AGAINST ? "against" : "layers");
+  for (size_t i = 0; i < p->calls && p->routing == ROUTING_MOST; i++)
+    if (!routing_others(p->tokens[i]))
+      die("--routing %s: %zu tokens have no tenth", word, p->tokens[i]);
+}
+
 static void check(problem *p, unsigned seen) {
   const unsigned shape = (1u << SHAPE_FLAGS) - 1, last_of_shape = 1u << LINEAR;
   const unsigned of_layer = (1u << BIASES) - (1u << ACTIVATION);
@@ -195,6 +210,7 @@ static void check(problem *p, unsigned seen) {
   if (!problem_is_linear(p)) require(fp4moe_activation_check(&p->shape.activation), NULL);
   if (p->input_global && p->precision != FP4MOE_PRECISION_NVFP4)
     die("--input-global goes with --precision nvfp4");
+  check_routing(p, seen);
   if (p->shape.top_k > p->shape.experts)
     die("--topk %zu: more than the %zu experts", p->shape.top_k, p->shape.experts);
   if (!p->name[0])

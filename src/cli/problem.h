@@ -5,6 +5,7 @@
 #include "cli.h"
 #include "plan.h"
 #include "presets.h"
+#include "routing.h"
 
 enum { MAX_CALLS = 32 };
 
@@ -21,7 +22,9 @@ typedef struct problem {
   size_t shards;                    /* 0 = as the context says */
   const char *kernels;              /* NULL = any */
   int batch_invariant;
-  const char *op;      /* --op, NULL = a layer */
+  const char *op;           /* --op, NULL = a layer */
+  const char *routing_word; /* --routing, NULL = as the router would */
+  routing routing;
   const char *against; /* --against, NULL = none */
   int json;
 } problem;
@@ -45,7 +48,7 @@ typedef struct problem {
 /* Class nvfp4: random x and h are mostly within 4. */
 #define PROBLEM_INPUT_SCALE (4.0f / 2688)
 
-/* Reads the flags. for_bench: --layers, --op and --against are among them. --help prints `usage`
+/* Reads the flags. for_bench: --layers and what follows it are among them. --help prints `usage`
  * and the presets. */
 void problem_parse(int argc, char **argv, const char *usage, int for_bench, problem *p);
 

@@ -81,7 +81,7 @@ static void run_layer(run_state *r, tour *t, size_t i) {
   char kernels[2048];
   trial random;
   trial_init(&random, &desc, t->tokens, top_k, l->layer + 1);
-  reserve(t, trial_workspace_bytes(&random, layer));
+  reserve(t, trial_workspace_bytes(&random, &own_library, layer));
   difference d =
       trial_check(&random, layer, t->workspace, t->workspace_bytes, kernels, sizeof kernels);
   fp4moe_batch batch = trial_batch(&random, &stats);

@@ -17,6 +17,7 @@ void trial_init(trial *t, const fp4moe_layer_desc *desc, size_t tokens, size_t t
       .top_k = top_k,
       .columns = fp4moe_x_columns(desc),
       .hidden = desc->hidden,
+      .linear = fp4moe_is_linear(desc),
       .y_rows = fp4moe_is_linear(desc) ? top_k : 1,
       .experts = desc->experts,
       .x = allocate(tokens * fp4moe_x_columns(desc), sizeof *t->x),
@@ -37,7 +38,7 @@ void trial_free(trial *t) {
 
 void trial_draw(trial *t, size_t tokens) {
   t->tokens = tokens;
-  measure_random_routing(&t->rng, tokens, t->top_k, t->experts, t->ids, t->weights);
+  routing_draw(t->routing, &t->rng, tokens, t->top_k, t->experts, t->ids, t->weights);
 }
 
 fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats) {
@@ -54,8 +55,9 @@ fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats) {
                         .stats = stats};
 }
 
-fp4moe_status trial_run(fp4moe_layer *layer, const fp4moe_batch *b, void *workspace, size_t bytes) {
-  if (!fp4moe_is_linear(&layer->desc)) return fp4moe_layer_forward(layer, b, workspace, bytes);
+fp4moe_status trial_run(const trial *t, const library *lib, fp4moe_layer *layer,
+                        const fp4moe_batch *b, void *workspace, size_t bytes) {
+  if (!t->linear) return lib->layer_forward(layer, b, workspace, bytes);
   fp4moe_indexed call = {.struct_size = sizeof call,
                          .tokens = b->tokens,
                          .slots = b->top_k,
@@ -67,12 +69,14 @@ fp4moe_status trial_run(fp4moe_layer *layer, const fp4moe_batch *b, void *worksp
                          .ids = b->topk_ids,
                          .ids_dtype = b->ids_dtype};
   fp4moe_options options = {.struct_size = sizeof options, .stats = b->stats};
-  return fp4moe_matmul_indexed((fp4moe_linear *)(void *)layer, &call, &options, workspace, bytes);
+  return lib->matmul_indexed((fp4moe_linear *)(void *)layer, &call, &options, workspace, bytes);
 }
 
-size_t trial_workspace_bytes(const trial *t, const fp4moe_layer *layer) {
+size_t trial_workspace_bytes(const trial *t, const library *lib, const fp4moe_layer *layer) {
   fp4moe_limits limits = {.struct_size = sizeof limits, .max_tokens = t->tokens, .top_k = t->top_k};
-  return fp4moe_workspace_bytes(layer, &limits);
+  return t->linear
+             ? lib->linear_workspace_bytes((const fp4moe_linear *)(const void *)layer, &limits)
+             : lib->workspace_bytes(layer, &limits);
 }
 
 difference compare(const float *y, const float *ref, size_t n) {
@@ -124,33 +128,49 @@ static void reference(const trial *s, fp4moe_layer *layer, const fp4moe_batch *b
   require(fp4moe_select(&selector, &desc, &plan), "reference");
   const fp4moe_plan *own = fp4moe_layer_plan(layer);
   layer->plan = &plan;
-  size_t bytes = trial_workspace_bytes(s, layer);
+  size_t bytes = trial_workspace_bytes(s, &own_library, layer);
   void *workspace = allocate(bytes, 1);
-  require(trial_run(layer, batch, workspace, bytes), "reference");
+  require(trial_run(s, &own_library, layer, batch, workspace, bytes), "reference");
   layer->plan = own;
   free(workspace);
+}
+
+/* y: the whole call's, FP32, by a layer of the same weights as `layer`; overwritten. */
+static difference compare_sampled(const trial *t, fp4moe_layer *layer, float *y) {
+  size_t token_floats = t->y_rows * t->hidden, token[SAMPLES];
+  float *ref = allocate(SAMPLES * token_floats, sizeof *ref);
+  trial s;
+  sample(t, &s, token);
+  fp4moe_batch sampled = f32_batch(&s, ref, NULL);
+  reference(&s, layer, &sampled);
+  for (size_t i = 0; i < s.tokens; i++)
+    memmove(y + i * token_floats, y + token[i] * token_floats, token_floats * sizeof *y);
+  difference d = compare(y, ref, s.tokens * token_floats);
+  trial_free(&s);
+  free(ref);
+  return d;
 }
 
 difference trial_check(const trial *t, fp4moe_layer *layer, void *workspace, size_t workspace_bytes,
                        char *kernels, size_t cap) {
   fp4moe_stats stats = {.struct_size = sizeof stats,
                         .expert_rows = allocate(t->experts, sizeof(uint32_t))};
-  size_t token_floats = t->y_rows * t->hidden;
-  float *y = allocate(t->tokens * token_floats, sizeof *y);
-  float *ref = allocate(SAMPLES * token_floats, sizeof *ref);
-  size_t token[SAMPLES];
-  trial s;
-  sample(t, &s, token);
-  fp4moe_batch batch = f32_batch(t, y, &stats), sampled = f32_batch(&s, ref, NULL);
-  require(trial_run(layer, &batch, workspace, workspace_bytes), "forward");
-  reference(&s, layer, &sampled);
+  float *y = allocate(t->tokens * t->y_rows * t->hidden, sizeof *y);
+  fp4moe_batch batch = f32_batch(t, y, &stats);
+  require(trial_run(t, &own_library, layer, &batch, workspace, workspace_bytes), "forward");
+  difference d = compare_sampled(t, layer, y);
   if (cap) fp4moe_layer_kernel_names(layer, stats.expert_rows, kernels, cap);
-  for (size_t i = 0; i < s.tokens; i++)
-    memmove(y + i * token_floats, y + token[i] * token_floats, token_floats * sizeof *y);
-  difference d = compare(y, ref, s.tokens * token_floats);
-  trial_free(&s);
   free(stats.expert_rows);
   free(y);
-  free(ref);
+  return d;
+}
+
+difference trial_check_other(const trial *t, const library *lib, fp4moe_layer *other,
+                             fp4moe_layer *layer, void *workspace, size_t workspace_bytes) {
+  float *y = allocate(t->tokens * t->y_rows * t->hidden, sizeof *y);
+  fp4moe_batch batch = f32_batch(t, y, NULL);
+  library_require(lib, trial_run(t, lib, other, &batch, workspace, workspace_bytes), "forward");
+  difference d = compare_sampled(t, layer, y);
+  free(y);
   return d;
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli.h"
+#include "routing.h"
 
 size_t parse_size(const char *option, const char *text, size_t least, size_t most) {
   char *end;
@@ -58,6 +58,14 @@ fp4moe_input_global parse_input_global(const char *text) {
 fp4moe_format parse_format(const char *text) {
   return (fp4moe_format)parse_word("--format", text, format_words);
 }
+
+routing parse_routing(const char *text) {
+  static const word words[] = {{"router", ROUTING_ROUTER}, {"even", ROUTING_EVEN},
+                               {"one", ROUTING_ONE},       {"most", ROUTING_MOST},
+                               {"none", ROUTING_NONE},     {NULL, 0}};
+  return (routing)parse_word("--routing", text, words);
+}
+
 fp4moe_slice parse_slice(const slice_options *o) {
   static const word splits[] = {
       {"experts", FP4MOE_SPLIT_EXPERTS}, {"intermediate", FP4MOE_SPLIT_INTERMEDIATE}, {NULL, 0}};
