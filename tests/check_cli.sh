@@ -231,6 +231,79 @@ for how in "--input $io" ''; do
   if [ "$sum" = $gptoss_bytes ]; then pass; else fail "run $how: $sum bytes on all nodes: $(cat "$scratch/out")"; fi
 done
 
+# ---- Bench: routings, a second library. Its runs last seconds: all at once
+
+shape='--hidden 64 --intermediate 64 --experts 8 --topk 2 --format mxfp4 --precision int8 --tokens 20'
+library=$(dirname "$program")/libfp4moe.so
+
+bench() { # name, arguments...: with the lines of its calls
+  name=$1
+  shift
+  # shellcheck disable=SC2086
+  FP4MOE_VERBOSE=$scratch/$name.calls "$program" bench $shape "$@" >"$scratch/$name.out" 2>"$scratch/$name.err"
+  echo $? >"$scratch/$name.status"
+}
+
+# ran NAME WORD...: exit status 0, and it printed the words.
+ran() {
+  name=$1
+  shift
+  if [ "$(cat "$scratch/$name.status")" = 0 ]; then pass; else fail "bench $name: $(cat "$scratch/$name.err")"; fi
+  cp "$scratch/$name.out" "$scratch/out"
+  for word in "$@"; do prints "$word"; done
+}
+
+# routed NAME TOKENS ROWS: there are calls of so many tokens, all with these rows per expert.
+routed() {
+  if grep "tokens=$2 " "$scratch/$1.calls" | grep -o 'active=[0-9]* rows=[0-9.]*' | sort -u | grep -vxq "$3" ||
+    ! grep -q "tokens=$2 $3 " "$scratch/$1.calls"; then
+    fail "bench $1: calls of $2 tokens have not $3"
+  else
+    pass
+  fi
+}
+
+values() { # prefix, field: what the JSON on stdout has there, sorted
+  sed -nE "s/.*\"$1$2\":(\[[^]]*|[^,]*).*/\1/p" "$scratch/out" | tr -d '[' | tr , '\n' | sort
+}
+
+bench even --routing even &
+if [ -e "$library" ]; then
+  bench one --routing one --against "$library" &
+  bench most --routing most --against "$library" --json &
+  wait
+  ran one ' ratio ' ' share ' ' idle1 ' ' against the same'
+  ran most '"ratio":' '"share":' '"idle":[' '"routing":"most"' "\"against\":\"$library\""
+  for field in err kernels; do
+    if [ "$(values '' $field)" ] && [ "$(values '' $field)" = "$(values against_ $field)" ]; then pass; else
+      fail "bench --against $library, the same weights: not the same $field: $(cat "$scratch/out")"
+    fi
+  done
+  routed one 1 'active=1 rows=1..1'
+  routed one 20 'active=1 rows=20..20'
+  routed one 160 'active=8 rows=20..20'
+  routed most 20 'active=3 rows=1..18'
+  routed most 144 'active=8 rows=18..18'
+  routed most 2 'active=2 rows=1..1'
+  # shellcheck disable=SC2086
+  {
+    LC_ALL=C sed 's/fp4moe_matmul_indexed/fp4moe_matmul_dropped/g' "$library" >"$scratch/other.so"
+    expect 2 bench $tiny --against "$scratch/other.so"
+    says 'other.so: it has no fp4moe_matmul_indexed'
+    LC_ALL=C sed 's/FP4MOE_0/FP4MOE_X/g' "$library" >"$scratch/other.so"
+    expect 2 bench $tiny --against "$scratch/other.so"
+    says 'is not of FP4MOE_0'
+  }
+else
+  wait
+  skip "bench --against FILE: no libfp4moe.so beside $program"
+fi
+ran even ' idle2 '
+routed even 20 'active=8 rows=5..5'
+# shellcheck disable=SC2086
+expect 0 bench $tiny --routing none
+prints '10000 calls back to back'
+
 # ---- JSON
 
 if command -v python3 >/dev/null 2>&1; then
@@ -245,6 +318,9 @@ if command -v python3 >/dev/null 2>&1; then
   json explain --model qwen3-30b-a3b --precision int8 --tokens 1,256 --json
   prints '"lookup_ns":'
   prints '"changes":["tune this shape here'
+  # shellcheck disable=SC2086
+  json bench $tiny --routing none --json
+  prints '"what":"empty"'
   json bench --op quant --hidden 64 --intermediate 64 --experts 2 --topk 1 --format mxfp4 --json
   prints '"same_bits":true'
 else
@@ -346,10 +422,33 @@ says 'FP4MOE_VERBOSE is "yes"'
 unset FP4MOE_VERBOSE
 expect 2 bench --model gpt-oss-20b --precision bf16 --tokens 1 --against 'no_such_kernel*'
 says no_such_kernel
+# shellcheck disable=SC2086
+{
+  expect 2 bench $tiny --against "$scratch/none.so"
+  says 'none.so: cannot open'
+  expect 2 bench $tiny --against none.so
+  says './none.so'
+  expect 2 bench $tiny --against "$gptoss"
+  says 'gptoss_mxfp4.safetensors: invalid ELF header'
+  expect 2 bench $tiny --against "$(grep -om 1 '/.*/libc[.-].*so.*' /proc/self/maps)"
+  says 'it has no fp4moe_'
+  expect 2 bench $tiny --routing no-such-word
+  says 'router even one most none'
+  expect 2 bench $tiny --routing most
+  says '1 tokens have no tenth'
+  expect 2 bench $tiny --routing none --layers 2
+  says --layers
+  expect 2 bench $tiny --routing none --against static
+  says --against
+}
 expect 2 bench --op no-such-op --model gpt-oss-20b
 says no-such-op
 expect 2 bench --op gemm --model gpt-oss-20b --against 'fp4moe_gemm_*'
 says --against
+expect 2 bench --op gemm --model gpt-oss-20b --routing even
+says --routing
+expect 2 explain --model gpt-oss-20b --precision bf16 --tokens 1 --routing even
+says --routing
 expect 2 bench --op gemm --model gpt-oss-20b --tokens 257
 says 257
 expect 2 bench --op unpack --model gpt-oss-20b --tokens 1

@@ -120,16 +120,17 @@ int bench_has_name(const char *names, const char *name, size_t length) {
   return 0;
 }
 
-/* The kernels of the other side that are not this one's. */
+/* The kernels of the other side that are not this one's. A library may not name its. */
 static void print_rivals(const char *own, const char *against) {
   const char *before = " against ";
+  int all_named = *against != 0;
   for (size_t n; *against; against += n + (against[n] == ',')) {
     n = strcspn(against, ",");
     if (bench_has_name(own, against, n)) continue;
     printf("%s%.*s", before, (int)n, against);
     before = ",";
   }
-  if (*before == ' ') printf(" against the same");
+  if (*before == ' ') printf(all_named ? " against the same" : " against some without names");
 }
 
 static void print_case(const bench *b, const bench_case *c, const figures *f) {
