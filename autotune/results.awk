@@ -41,6 +41,10 @@ function section(title, columns, marks) {
   if (section_of == command) return
   section_of = command
   printf "\n## %s\n\n    %s\n\n", title, command
+  if (!read) {
+    print columns "\n" marks
+    return
+  }
   printf "Limits in the same rounds, %s threads: read %.1f GB/s, int8 %.0f Gop/s, ", threads, read, int8
   printf "bf16 %.0f GFLOP/s, f32 %.0f GFLOP/s.\n\n%s\n%s\n", bf16, f32, columns, marks
 }
@@ -62,10 +66,15 @@ function head(cpu) {
   print "FP32. Targets for AVX-512 are of two Zen 4 cores. Single kernels run from the level-2 cache;"
   print "their share is the same floor / time on all threads, with the kernel's own input bytes and dots:"
   print "above 1 it is faster than memory can feed it. Their err is against the C row's bits, or the worst"
-  print "|y - exact| and its bound, in 2^-24 * sum of |a*w| per 32 k.\n"
+  print "|y - exact| and its bound, in 2^-24 * sum of |a*w| per 32 k. Routing one has all tokens at one"
+  print "expert, most nine of ten: even ms is what such experts take beside others of as many rows, share"
+  print "= even ms / ms, idle the share of a phase in which workers wait.\n"
 }
 
-/"what":"host"/ { command = value("command") }
+/"what":"host"/ {
+  command = value("command")
+  read = 0 # until the line of the limits
+}
 
 /"what":"ceilings"/ {
   threads = value("threads")
@@ -75,8 +84,29 @@ function head(cpu) {
   f32 = value("f32_gflops")
 }
 
+function layer_name() {
+  return value("model") ", class " value("precision") " (" value("format") ")"
+}
+
+/"what":"layer"/ && value("routing") != "" {
+  section("Routing " value("routing") ": " layer_name(),
+          "| M | ms | efficiency | even ms | share | quartiles | idle, phase 1 | phase 2 | err |",
+          "|--:|--:|--:|--:|--:|:-:|--:|--:|--:|")
+  split(value("share_quartiles"), q, ",")
+  split(value("idle"), idle, ",")
+  printf "| %d | %.3f | %.3f | %.3f | %.3f | [%.3f, %.3f] | %.3f | %.3f | %.1e |\n", value("tokens"), value("ms"), \
+         value("efficiency"), value("even_ms"), value("share"), q[1], q[2], idle[1], idle[2], value("err")
+  next
+}
+
+/"what":"empty"/ {
+  section("Empty call: " value("model"), "| M | us | least | quartiles |", "|--:|--:|--:|:-:|")
+  split(value("quartiles"), q, ",")
+  printf "| %d | %.3f | %.3f | [%.3f, %.3f] |\n", value("tokens"), value("us"), value("us_min"), q[1], q[2]
+}
+
 /"what":"layer"/ {
-  section(value("model") ", class " value("precision") " (" value("format") ")",
+  section(layer_name(),
           "| M | ms | GB/s | GFLOP/s | floor ms | efficiency | quartiles | target | err |",
           "|--:|--:|--:|--:|--:|--:|:-:|--:|--:|")
   split(value("quartiles"), q, ",")

@@ -14,6 +14,7 @@ here=$(dirname "$0")
 tokens=${RESULTS_TOKENS:-1,4,16,64,256,2048}
 models='gpt-oss-20b qwen3-30b-a3b'
 classes='bf16 int8 f32'
+routings='one most none'
 
 new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
@@ -26,7 +27,19 @@ measured_files() {
   for model in $models; do
     for class in $classes; do ls "$model-$class.jsonl" 2>/dev/null || true; done
   done
+  for routing in $routings; do echo "routing-$routing.jsonl"; done
   for model in $models; do echo "ops-$model.jsonl"; done
+}
+
+# Skewed calls, and the empty one. Status 1 is a figure that is not believed: bench has said so.
+measure_routings() {
+  local routing rows
+  for routing in $routings; do
+    rows=10,64,512
+    [ "$routing" != none ] || rows=1
+    "$fp4moe" bench --model gpt-oss-20b --precision bf16 --tokens $rows --routing "$routing" --json \
+      >"$new/routing-$routing.jsonl" || [ $? -eq 1 ]
+  done
 }
 
 host_value() { # name of a string or number in the first host line
@@ -57,6 +70,7 @@ cp "$table" "$new/table"
 for model in $models; do wanted="${wanted-} --model $model"; done
 # shellcheck disable=SC2086
 "$build/fp4moe-autotune" report --table "$table" --output "$new" --tokens "$tokens" $wanted
+measure_routings
 describe_machine >"$new/machine.txt"
 svg=0
 [ ! -e "$new/efficiency.svg" ] || svg=1
