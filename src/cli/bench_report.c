@@ -35,6 +35,11 @@ static figures sum_up(const bench *b, bench_case *c) {
   return f;
 }
 
+static size_t threads_against(const bench *b) {
+  const rotation *r = b->of[AGAINST];
+  return r->lib->context_threads(r->context);
+}
+
 /* ---- JSON ---- */
 
 static void json_case(const bench *b, const bench_case *c, const figures *f) {
@@ -55,11 +60,12 @@ static void json_case(const bench *b, const bench_case *c, const figures *f) {
                json_pack("{sf sf s[ff]}", "even_ms", f->even_ms, "share", f->even_share.median,
                          "share_quartiles", f->even_share.q1, f->even_share.q3));
   if (b->sides == SIDES)
-    json_merge(line, json_pack("{ss sf sf s[ff] so so}", "against", p->against, "against_ms",
-                               f->against_ms.median, "ratio", f->ratio.median, "ratio_quartiles",
-                               f->ratio.q1, f->ratio.q3, "against_err",
-                               json_number(c->side[AGAINST].err.rel_l2), "against_kernels",
-                               json_names(c->side[AGAINST].kernels)));
+    json_merge(line,
+               json_pack("{ss sI sf sf s[ff] so so}", "against", p->against, "against_threads",
+                         (json_int_t)threads_against(b), "against_ms", f->against_ms.median,
+                         "ratio", f->ratio.median, "ratio_quartiles", f->ratio.q1, f->ratio.q3,
+                         "against_err", json_number(c->side[AGAINST].err.rel_l2), "against_kernels",
+                         json_names(c->side[AGAINST].kernels)));
   print_json(line);
 }
 
@@ -103,7 +109,8 @@ static void print_columns(const bench *b) {
   if (routing_is_skewed(p->routing))
     puts("# share: even_ms / ms, even_ms the time of such experts among others of as many rows");
   if (b->sides == SIDES)
-    printf("# ratio: time under --against '%s' / ms, in the same rounds\n", p->against);
+    printf("# ratio: time under --against '%s' (%zu threads) / ms, in the same rounds\n",
+           p->against, threads_against(b));
   printf("%7s %9s %9s %7s %8s %9s %6s %13s %9s", "tokens", "ms", "ms_min", "GB/s", "GFLOP/s",
          "floor_ms", "eff", "quartiles", "err");
   if (p->routing_word) printf("  %5s %5s", "idle1", "idle2");
