@@ -18,7 +18,8 @@ static size_t count(hwloc_topology_t t, hwloc_obj_type_t type) {
   return n > 0 ? (size_t)n : 0;
 }
 
-int topology_text(char *buf, size_t cap) {
+/* hwloc's text in the form of host->topology. 0: hwloc could not say. */
+static int describe(char *buf, size_t cap) {
   hwloc_topology_t t;
   if (hwloc_topology_init(&t)) return 0;
   hwloc_topology_set_flags(t, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
@@ -105,7 +106,7 @@ static int pus_agree(const fp4moe_host *host, hwloc_topology_t t, char *differen
 int topology_agrees(const fp4moe_host *host, char *difference, size_t cap) {
   char text[128];
   hwloc_topology_t t;
-  if (!topology_text(text, sizeof text) || hwloc_topology_init(&t)) {
+  if (!describe(text, sizeof text) || hwloc_topology_init(&t)) {
     snprintf(difference, cap, "hwloc cannot read this machine");
     return 0;
   }

@@ -7,9 +7,6 @@
 
 #include "host.h"
 
-/* Writes hwloc's text in the form of host->topology. 0: hwloc could not say. */
-int topology_text(char *buf, size_t cap);
-
 /* 1: the library and hwloc agree on the fingerprint and, PU by PU, on what is allowed and where it
  * lies. Else `difference` has one line with both. */
 int topology_agrees(const fp4moe_host *host, char *difference, size_t cap);

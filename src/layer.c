@@ -1,4 +1,5 @@
-/* layer.c - a layer's life: begin, set_expert, finish (fp4moe.h). */
+/* layer.c - a layer's life: begin, set_expert, finish, replan, destroy (fp4moe.h), and what its
+ * desc may be. Records are record.c's and shard.c's business, calls forward.c's. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,7 +148,8 @@ static fp4moe_status publish(fp4moe_layer *layer, const fp4moe_plan *plan) {
   return FP4MOE_OK;
 }
 
-fp4moe_status fp4moe_layer_select(fp4moe_layer *layer) {
+/* Selects from the context's present table and makes that the layer's plan. */
+static fp4moe_status choose_plan(fp4moe_layer *layer) {
   fp4moe_plan plan;
   pthread_mutex_lock(&layer->plan_lock);
   fp4moe_status status = fp4moe_context_select(layer->ctx, &layer->desc, &plan);
@@ -209,14 +211,14 @@ fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer) {
     if (atomic_load(&layer->state[e]) != 2)
       return fp4moe_fail(FP4MOE_INVALID, "expert %zu was never set", e);
   fp4moe_status status = check_input_scales(layer);
-  if (!status) status = fp4moe_layer_select(layer);
+  if (!status) status = choose_plan(layer);
   if (!status) layer->finished = 1;
   return status;
 }
 
 fp4moe_status fp4moe_layer_replan(fp4moe_layer *layer) {
   if (!layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
-  return fp4moe_layer_select(layer);
+  return choose_plan(layer);
 }
 
 fp4moe_status fp4moe_layer_forward_c(fp4moe_layer *layer, fp4moe_precision precision,

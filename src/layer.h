@@ -55,9 +55,6 @@ static inline const fp4moe_plan *fp4moe_layer_plan(const fp4moe_layer *layer) {
   return atomic_load_explicit(&layer->plan, memory_order_acquire);
 }
 
-/* Selects from the context's present table and makes that the layer's plan. */
-fp4moe_status fp4moe_layer_select(fp4moe_layer *layer);
-
 static inline uint8_t *fp4moe_layer_record(const fp4moe_layer *layer, size_t shard, size_t e) {
   return layer->shard[shard].records + e * layer->shard[shard].shape.bytes;
 }

@@ -22,10 +22,6 @@ fp4moe_status fp4moe_io_is_gguf(const struct io_file *file, int *is);
  * booleans and short strings, null for all else; and for an array of equal floats that float. */
 fp4moe_status fp4moe_io_gguf_take(fp4moe_tensors *set, json_t **metadata);
 
-/* The metadata that bear on the experts: general.architecture as model_type, hidden_act and limit,
- * sizes under their GGUF name without the architecture. NULL: no memory. */
-json_t *fp4moe_io_gguf_config(json_t *metadata);
-
 /* Opens a GGUF file, and when it is the first of several, those beside it. */
 fp4moe_status fp4moe_io_gguf_open(fp4moe_tensors *set, const char *path);
 

@@ -73,7 +73,9 @@ static int add_clamp(json_t *config, json_t *clamp) {
                          json_is_null(clamp) ? json_true() : clamp) == 0;
 }
 
-json_t *fp4moe_io_gguf_config(json_t *metadata) {
+/* The metadata that bear on the experts: general.architecture as model_type, hidden_act and limit,
+ * sizes under their GGUF name without the architecture. NULL: no memory. */
+static json_t *config_of(json_t *metadata) {
   static const char *const words[] = {"embedding_length", "expert_feed_forward_length",
                                       "expert_count", "expert_used_count", "moe_latent_size"};
   const char *name = json_string_value(json_object_get(metadata, "general.architecture"));
@@ -151,7 +153,7 @@ fp4moe_status fp4moe_io_gguf_open(fp4moe_tensors *set, const char *path) {
   json_t *metadata = NULL;
   fp4moe_status status = append(set, path, &metadata);
   if (status == FP4MOE_OK) status = append_shards(set, path, metadata);
-  if (status == FP4MOE_OK && !(set->config = fp4moe_io_gguf_config(metadata)))
+  if (status == FP4MOE_OK && !(set->config = config_of(metadata)))
     status = fp4moe_fail(FP4MOE_NO_MEMORY, "%s: metadata", path);
   json_decref(metadata);
   return status;
