@@ -77,8 +77,8 @@ static void save(const options *o, const fp4moe_context *ctx, entries *all, size
 
 /* ---- Reports ---- */
 
-static void say_banned(const char *problem, const fp4moe_recipe *r, const char *reason) {
-  fprintf(stderr, "banned: %s, %s: %s\n", problem, r->gemv ? r->gemv->name : r->gemm->name, reason);
+static void say_banned(const char *name, const fp4moe_recipe *r, const char *reason) {
+  fprintf(stderr, "banned: %s, %s: %s\n", name, r->gemv ? r->gemv->name : r->gemm->name, reason);
 }
 
 /* A step of a problem has ended; `done` steps of all have. */

@@ -138,14 +138,14 @@ static void add_numbers(models *m, const char *text) {
   preset p = {.top_k = 1};
   activation_flags activation = {0};
   size_t *number[] = {&p.hidden, &p.intermediate, &p.experts, &p.top_k};
-  char *list = copy_text(text), *save = NULL, *word = strtok_r(list, ",", &save);
+  char *list = copy_text(text), *save = NULL, *part = strtok_r(list, ",", &save);
   size_t most = 1 << 20;
-  for (int i = 0; i < 4; i++, word = strtok_r(NULL, ",", &save))
-    *number[i] = parse_size("--shape", word ? word : "", 1, most);
-  if (!word) die("--shape %s: no format; see %s --help", text, command_name);
-  p.format = parse_format(word);
-  word = strtok_r(NULL, ",", &save);
-  activation_take(&activation, ACTIVATION_NAME, "--shape", word ? word : "silu");
+  for (int i = 0; i < 4; i++, part = strtok_r(NULL, ",", &save))
+    *number[i] = parse_size("--shape", part ? part : "", 1, most);
+  if (!part) die("--shape %s: no format; see %s --help", text, command_name);
+  p.format = parse_format(part);
+  part = strtok_r(NULL, ",", &save);
+  activation_take(&activation, ACTIVATION_NAME, "shape", part ? part : "silu");
   activation_set(&activation, &p.activation);
   if (strtok_r(NULL, ",", &save)) die("--shape %s: more than six words", text);
   free(list);
@@ -209,8 +209,44 @@ unsigned options_classes(const char *text) {
   return classes;
 }
 
+void options_path(const char *option, const char *text, char path[OPTIONS_PATH]) {
+  if (snprintf(path, OPTIONS_PATH, "%s", text) >= OPTIONS_PATH)
+    die("%s: a path of %zu bytes, at most %d", option, strlen(text), OPTIONS_PATH - 1);
+}
+
+enum { FLAG, MODEL, SHAPE, LINEAR, PRECISION, BUDGET, THREADS, OUTPUT, HELP };
+
+static void take(options *o, models *m, unsigned *classes, int option) {
+  switch (option) {
+  case MODEL:
+    add_model(m, optarg);
+    break;
+  case SHAPE:
+    add_numbers(m, optarg);
+    break;
+  case LINEAR:
+    add_matrix(m, optarg);
+    break;
+  case PRECISION:
+    *classes = options_classes(optarg);
+    break;
+  case BUDGET:
+    o->budget_ns = parse_time(optarg);
+    break;
+  case THREADS:
+    o->threads = parse_size("--threads", optarg, 1, FP4MOE_MAX_CORES);
+    break;
+  case OUTPUT:
+    options_path("--output", optarg, o->output);
+    break;
+  case HELP:
+    print_help();
+  default: /* FLAG: getopt has set it */
+    break;
+  }
+}
+
 void options_parse(int argc, char **argv, options *o) {
-  enum { MODEL, SHAPE, LINEAR, PRECISION, BUDGET, THREADS, OUTPUT, HELP };
   const struct option names[] = {{"model", required_argument, NULL, MODEL},
                                  {"shape", required_argument, NULL, SHAPE},
                                  {"linear", required_argument, NULL, LINEAR},
@@ -228,36 +264,7 @@ void options_parse(int argc, char **argv, options *o) {
                                  {0}};
   models *m = allocate(1, sizeof *m);
   unsigned classes = ~0u;
-  for (int c, flag = 0; (c = getopt_long(argc, argv, "", names, &flag)) >= 0;) {
-    if (c == 0 && names[flag].flag) continue;
-    switch (c) {
-    case MODEL:
-      add_model(m, optarg);
-      break;
-    case SHAPE:
-      add_numbers(m, optarg);
-      break;
-    case LINEAR:
-      add_matrix(m, optarg);
-      break;
-    case PRECISION:
-      classes = options_classes(optarg);
-      break;
-    case BUDGET:
-      o->budget_ns = parse_time(optarg);
-      break;
-    case THREADS:
-      o->threads = parse_size("--threads", optarg, 1, FP4MOE_MAX_CORES);
-      break;
-    case OUTPUT:
-      snprintf(o->output, sizeof o->output, "%s", optarg);
-      break;
-    case HELP:
-      print_help();
-    default:
-      die("see %s --help", command_name);
-    }
-  }
+  for (int c; (c = next_option(argc, argv, names)) >= 0;) take(o, m, &classes, c);
   if (optind < argc) die("%s: not expected; see %s --help", argv[optind], command_name);
   if (!m->count) add_default_models(m, o->quick);
   make_problems(o, m, classes);

@@ -30,7 +30,7 @@ static const char usage[] =
     "  --help          this text\n";
 
 typedef struct report_options {
-  char table[512];
+  char table[OPTIONS_PATH];
   const char *against;
   report_wish wish;
   int no_measure;
@@ -70,7 +70,7 @@ static void parse(int argc, char **argv, report_options *o) {
   *o = (report_options){.table = ""};
   for (int c; (c = next_option(argc, argv, names)) >= 0;) {
     if (c == HELP) print_usage(usage);
-    if (c == TABLE) snprintf(o->table, sizeof o->table, "%s", optarg);
+    if (c == TABLE) options_path("--table", optarg, o->table);
     if (c == AGAINST) o->against = optarg;
     if (c == OUTPUT) o->wish.directory = optarg;
     if (c == MODEL) add_model(&o->wish, optarg);
