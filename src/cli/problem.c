@@ -227,7 +227,7 @@ _Noreturn static void print_help(const char *usage) {
     printf("  %-18s H %zu, I %zu, E %zu, top-%zu, %s\n", s->name, s->hidden, s->intermediate,
            s->experts, s->top_k, word_of(format_words, (int)s->format));
   }
-  exit(EXIT_SUCCESS);
+  exit(finish_output(EXIT_SUCCESS));
 }
 
 void problem_parse(int argc, char **argv, const char *usage, int for_bench, problem *p) {
