@@ -7,22 +7,20 @@
  *   low     k0 of r0   k1 of r0   k2 of r0   k3 of r0 |              |     |
  *           `------------ 32-bit lane 0 ------------' `--- lane 1 ---'
  *
- *   A panel is K/8 such vectors (8K bytes). As bytes, the low nibbles of a lane are k0..k3 and the
- *   high ones k4..k7: two groups of an int8 dot. As 16-bit words, nibble i (x >> 4i) of a lane's
- * two words gives the pairs (k0,k2) (k4,k6) (k1,k3) (k5,k7): BF16 activations are stored in that
- * order (fp4_bf16_order). Scales of a panel: [K/group][16] bytes, group 32 (MXFP4, E8M0) or 16
- * (NVFP4, E4M3). Rows past N are code 0 and scale 0 bits of one: E8M0 127, E4M3 0x38; in the pack
- * only.
+ * A panel is K/8 such vectors (8K bytes). As bytes, the low nibbles of a lane are k0..k3 and the
+ * high ones k4..k7: two groups of an int8 dot. As 16-bit words, nibble i (x >> 4i) of a lane's two
+ * words gives the pairs (k0,k2) (k4,k6) (k1,k3) (k5,k7): BF16 activations are stored in that order
+ * (fp4_bf16_order). Scales of a panel: [K/group][16] bytes, group 32 (MXFP4, E8M0) or 16 (NVFP4,
+ * E4M3). Rows past N have code 0 and scale 1 (E8M0 127, E4M3 0x38), in the pack only.
  *
  * Record: one expert, contiguous and self-contained, every part 64-byte aligned:
  *
  *   | header | w13 panels | w2 panels | w13 scales | w2 scales | globals | w13 bias | w2 bias |
  *
- *   w13 panels alternate gate 0, up 0, gate 1, up 1, ... (ungated: up 0, up 1, ...), whatever the
- *   order on disk, and so do their scales and biases. w2 panels are the output columns 0..15, ...
- *   Globals: FP32 gate, up, down, and from FP4MOE_INPUT_SCALES on the expert's input scales of
- *   gate/up and down, 0 where the layer has none of experts. Biases: FP32, one a row, 0 where the
- * checkpoint has none.
+ * w13 panels alternate gate 0, up 0, gate 1, up 1, ... (ungated: up 0, up 1, ...), whatever the
+ * order on disk, and so do their scales and biases. w2 panels are the output columns 0..15, ...
+ * Globals: FP32 gate, up, down, and from FP4MOE_INPUT_SCALES on the expert's input scales of
+ * gate/up and down, 0 where it has none. Biases: FP32, one a row, 0 where the checkpoint has none.
  *
  * A layer in S shards has S records an expert: shard s has the gate/up panels of a range of whole
  * 32-column groups of h and a range of w2 panels, K undivided, and globals and flags of the whole
@@ -35,7 +33,6 @@
 
 enum {
   FP4MOE_PANEL = 16,         /* output rows of a panel */
-  FP4MOE_VECTOR_K = 8,       /* k of one 64-byte vector */
   FP4MOE_ALIGN = 64,         /* of panels, scales, rows, tiles */
   FP4MOE_INPUT_SCALES = 3,   /* index among a record's globals */
   FP4MOE_LAYOUT_ID = 1,      /* this picture */

@@ -33,8 +33,8 @@ static fp4moe_status name_scales(const struct io_reader *r, const struct io_part
     snprintf(from, sizeof from, ", intermediate from %zu", part->first);
   for (int p = 0; p < IO_PROJECTIONS; p++) {
     if (strncmp(text, words[p], strlen(words[p])) != 0) continue;
-    int part = r->layer->family->part[IO_SCALES] ? IO_SCALES : IO_CODES;
-    const fp4moe_tensor *tensor = fp4moe_io_reader_find(r, expert, p, part);
+    int of_scales = r->layer->family->part[IO_SCALES] ? IO_SCALES : IO_CODES;
+    const fp4moe_tensor *tensor = fp4moe_io_reader_find(r, expert, p, of_scales);
     return fp4moe_fail(status, "%s: tensor '%.160s': expert %zu%s: %s", tensor->file, tensor->name,
                        expert, from, text);
   }

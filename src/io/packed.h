@@ -1,7 +1,6 @@
 /* packed.h - packed files: all MoE layers of a checkpoint as records that layers read in place.
  *
- *   head | layer 0 | layer 1 | ... | padding | records of layer 0 | padding | records of layer 1
- * ...
+ *   head | layer 0 | layer 1 | ... | padding | records of 0 | padding | records of 1 | ...
  *
  * A layer's records [E] lie without gaps from a multiple of 64 KiB, so that each layer is mapped by
  * itself with any page size. Nothing follows the last record. All numbers are little-endian; the
