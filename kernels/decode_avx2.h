@@ -10,9 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "layout.h"
 #include "unroll.h"
-
-enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16 };
 
 FP4_INLINE __m256i fp4_load_bytes(const uint8_t *x) {
   return _mm256_load_si256((const __m256i *)(const void *)x);

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "layout.h"
 #include "unroll.h"
 
 /* The E2M1 values as BF16, twice. */
@@ -79,8 +80,6 @@ FP4_INLINE __m512 fp4_e4m3_f32_256th(__m128i s) {
                                        _mm256_set1_epi16((short)0xbfff)); /* s7 came twice */
   return _mm512_mask_cvtph_ps(fp4_nan_f32(), number, f16);
 }
-
-enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16 };
 
 /* The 16 scales of a group, as the C rows have them; 0xff of E8M0 is NaN. */
 FP4_INLINE __m512 fp4_group_scales(const uint8_t *s, size_t group) {

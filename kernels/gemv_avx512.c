@@ -14,7 +14,7 @@
 #include "decode_avx512.h"
 #include "kernel.h"
 
-enum { MX_GROUP = 32, NV_GROUP = 16, MAX_M = 8 };
+enum { MAX_M = 8 };
 
 /* Where half h of pair i of a block stands among the columns of f32, or of widened bf16. */
 FP4_INLINE size_t place(fp4moe_act_class act, size_t i, size_t h) {
@@ -24,7 +24,7 @@ FP4_INLINE size_t place(fp4moe_act_class act, size_t i, size_t h) {
 
 /* One block of each row as FP32. */
 FP4_INLINE void widen(const char *const rows[MAX_M], size_t k, size_t group, size_t m,
-                      float wide[MAX_M][MX_GROUP]) {
+                      float wide[MAX_M][FP4_MX_GROUP]) {
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
     FP4_UNROLL for (size_t i = 0; i < group; i += 16)
         fp4_widen16(rows[r] + 2 * (k + i), wide[r] + i);
@@ -39,9 +39,9 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, fp4moe_act_class act,
   const uint8_t *w = t->weights + panel * t->weights_stride;
   const uint8_t *s = t->scales + panel * t->scales_stride;
   const size_t column = act == FP4MOE_ACT_F32 ? 4 : 2, ahead = t->prefetch;
-  const float unit = group == NV_GROUP ? 0x1p8f : 1.0f;
+  const float unit = group == FP4_NV_GROUP ? 0x1p8f : 1.0f;
   float *out = t->acc + 16 * panel;
-  _Alignas(64) float wide[2][MAX_M][MX_GROUP]; /* this block and the next */
+  _Alignas(64) float wide[2][MAX_M][FP4_MX_GROUP]; /* this block and the next */
   const char *rows[MAX_M];
   __m512 acc[MAX_M];
   FP4_UNROLL for (size_t r = 0; r < m; r++) {
@@ -74,7 +74,7 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, fp4moe_act_class act,
       }
     }
     const __m128i byte = _mm_load_si128((const __m128i *)s);
-    const __m512 scale = group == NV_GROUP ? fp4_e4m3_f32_256th(byte) : fp4_e8m0_f32(byte);
+    const __m512 scale = group == FP4_NV_GROUP ? fp4_e4m3_f32_256th(byte) : fp4_e8m0_f32(byte);
     FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r] =
         _mm512_fmadd_ps(_mm512_add_ps(dot[r][0], dot[r][1]), scale, acc[r]);
   }
@@ -100,7 +100,7 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, fp4moe_act_class act,
     }                                                                                              \
   }
 
-VARIANT(mx, f32, FP4MOE_ACT_F32, MX_GROUP)
-VARIANT(nv, f32, FP4MOE_ACT_F32, NV_GROUP)
-VARIANT(mx, bf16, FP4MOE_ACT_BF16, MX_GROUP)
-VARIANT(nv, bf16, FP4MOE_ACT_BF16, NV_GROUP)
+VARIANT(mx, f32, FP4MOE_ACT_F32, FP4_MX_GROUP)
+VARIANT(nv, f32, FP4MOE_ACT_F32, FP4_NV_GROUP)
+VARIANT(mx, bf16, FP4MOE_ACT_BF16, FP4_MX_GROUP)
+VARIANT(nv, bf16, FP4MOE_ACT_BF16, FP4_NV_GROUP)

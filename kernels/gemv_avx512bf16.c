@@ -18,7 +18,7 @@
 #include "decode_avx512.h"
 #include "kernel.h"
 
-enum { MX_GROUP = 32, NV_GROUP = 16, MAX_M = 8, MAX_NP = 2 };
+enum { MAX_M = 8, MAX_NP = 2 };
 
 /* m rows x np panels; group, m and np are constants where this is expanded. */
 FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, size_t group, size_t m, size_t np) {
@@ -26,7 +26,7 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, size_t group, size_t 
   const size_t ws = t->weights_stride, ss = t->scales_stride;
   const uint8_t *w = t->weights + panel * ws, *s = t->scales + panel * ss;
   float *out = t->acc + 16 * panel;
-  const float unit = group == NV_GROUP ? 0x1p8f : 1.0f;
+  const float unit = group == FP4_NV_GROUP ? 0x1p8f : 1.0f;
   /* Blocks in two stretches: what is `ahead` of the second lies past the panel's end, and what is
    * fetched there is the panel np further: of this call, or of the next one, which normally goes
    * on where this one ends (a fetch of what is not there does nothing). */
@@ -70,7 +70,7 @@ FP4_INLINE void tile(const fp4moe_matmul *t, size_t panel, size_t group, size_t 
       }
       FP4_UNROLL for (size_t p = 0; p < np; p++) {
         const __m128i byte = _mm_load_si128((const __m128i *)(s + p * ss));
-        const __m512 scale = group == NV_GROUP ? fp4_e4m3_f32_256th(byte) : fp4_e8m0_f32(byte);
+        const __m512 scale = group == FP4_NV_GROUP ? fp4_e4m3_f32_256th(byte) : fp4_e8m0_f32(byte);
         FP4_UNROLL for (size_t r = 0; r < m; r++) acc[r][p] =
             _mm512_fmadd_ps(dot[r][p], scale, acc[r][p]);
       }
@@ -108,5 +108,5 @@ FP4_INLINE void panels(const fp4moe_matmul *t, size_t group, size_t m, size_t np
     }                                                                                              \
   }
 
-VARIANT(mx, MX_GROUP)
-VARIANT(nv, NV_GROUP)
+VARIANT(mx, FP4_MX_GROUP)
+VARIANT(nv, FP4_NV_GROUP)

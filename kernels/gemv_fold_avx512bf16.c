@@ -21,8 +21,6 @@
 #include "kernel.h"
 
 enum {
-  MX_GROUP = 32,
-  NV_GROUP = 16,
   MAX_ROWS = 12,
   MAX_PANELS = 4,
   ONE = 0x3f80 /* 1.0 in BF16 */
@@ -38,9 +36,9 @@ FP4_INLINE __m512i fold_table(size_t group) {
   const __m512i plain = fp4_e2m1_bf16();
   const __mmask32 nonzero = _mm512_test_epi16_mask(plain, _mm512_set1_epi16(0x7fff));
   const __mmask32 with_half = _mm512_test_epi16_mask(plain, _mm512_set1_epi16(0x40));
-  const short up = (short)((group == NV_GROUP ? NV_UP : MX_UP) << 7);
+  const short up = (short)((group == FP4_NV_GROUP ? NV_UP : MX_UP) << 7);
   const __m512i table = _mm512_maskz_add_epi16(nonzero, plain, _mm512_set1_epi16(up));
-  if (group == MX_GROUP) return table;
+  if (group == FP4_MX_GROUP) return table;
   return _mm512_mask_add_epi16(table, with_half, table, _mm512_set1_epi16(28));
 }
 
@@ -66,10 +64,10 @@ FP4_INLINE fold fold_nv(__m128i s) {
 
 /* The scales that a tile saw: of bytes 0 to `span` after the first one that folds. */
 FP4_INLINE __m128i from_first(__m128i s, size_t group) {
-  return group == MX_GROUP ? _mm_sub_epi8(s, _mm_set1_epi8(2)) : s;
+  return group == FP4_MX_GROUP ? _mm_sub_epi8(s, _mm_set1_epi8(2)) : s;
 }
 FP4_INLINE int all_fold(__m128i most, size_t group) {
-  const __m128i span = _mm_set1_epi8((char)(group == MX_GROUP ? 252 - 2 : 0x7e));
+  const __m128i span = _mm_set1_epi8((char)(group == FP4_MX_GROUP ? 252 - 2 : 0x7e));
   return !_mm_cmpgt_epu8_mask(most, span);
 }
 
@@ -96,7 +94,7 @@ FP4_INLINE int tile(const fp4moe_matmul *t, size_t panel, size_t group, size_t m
     FP4_UNROLL for (size_t p = 0; p < np; p++) {
       const __m128i byte = _mm_load_si128((const __m128i *)(s + p * ss));
       most = _mm_max_epu8(most, from_first(byte, group));
-      f[p] = group == MX_GROUP ? fold_mx(byte) : fold_nv(byte);
+      f[p] = group == FP4_MX_GROUP ? fold_mx(byte) : fold_nv(byte);
     }
     if (ahead) {
       const uint8_t *soon = w + (4 * k2 + ahead < bytes ? ahead : jump);
@@ -110,12 +108,12 @@ FP4_INLINE int tile(const fp4moe_matmul *t, size_t panel, size_t group, size_t m
       __m512i x[MAX_PANELS];
       FP4_UNROLL for (size_t p = 0; p < np; p++) x[p] = _mm512_load_si512(w + p * ws + 64 * v);
       /* More pointers than registers: reload them, or they come to be kept in vector registers. */
-      if (m > (group == NV_GROUP ? 8 : 10)) __asm__("" : "+m"(a));
+      if (m > (group == FP4_NV_GROUP ? 8 : 10)) __asm__("" : "+m"(a));
       FP4_UNROLL for (size_t i = 0; i < 4; i++) {
         __m512i b[MAX_PANELS];
         FP4_UNROLL for (size_t p = 0; p < np; p++) {
           b[p] = fp4_next_pair(table, &x[p]);
-          if (group == NV_GROUP) b[p] = _mm512_and_si512(b[p], f[p].keep);
+          if (group == FP4_NV_GROUP) b[p] = _mm512_and_si512(b[p], f[p].keep);
           b[p] = _mm512_subs_epu16(b[p], f[p].down);
         }
         FP4_UNROLL for (size_t r = 0; r < m; r++) {
@@ -182,5 +180,5 @@ FP4_INLINE void panels(const fp4moe_matmul *t, size_t group, size_t m, size_t np
     }                                                                                              \
   }
 
-VARIANT(mx, MX_GROUP)
-VARIANT(nv, NV_GROUP)
+VARIANT(mx, FP4_MX_GROUP)
+VARIANT(nv, FP4_NV_GROUP)

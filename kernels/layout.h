@@ -31,6 +31,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "fp4moe.h"
+
 enum {
   FP4MOE_PANEL = 16,         /* output rows of a panel */
   FP4MOE_ALIGN = 64,         /* of panels, scales, rows, tiles */
@@ -38,6 +40,13 @@ enum {
   FP4MOE_LAYOUT_ID = 1,      /* this picture */
   FP4MOE_RECORD_VERSION = 1, /* of the header */
 };
+
+/* k of a block scale. */
+enum { FP4_MX_GROUP = 32, FP4_NV_GROUP = 16 };
+
+static inline size_t fp4_group(fp4moe_format format) {
+  return format == FP4MOE_MXFP4 ? FP4_MX_GROUP : FP4_NV_GROUP;
+}
 
 #define FP4MOE_RECORD_MAGIC UINT64_C(0x31454f4d34504657) /* "WFP4MOE1" */
 

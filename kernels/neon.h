@@ -11,11 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "layout.h"
 #include "unroll.h"
 
 enum {
-  FP4_MX_GROUP = 32,
-  FP4_NV_GROUP = 16,
   FP4_QUARTERS = 4,
   FP4_ROWS = 8,
   FP4_STRETCH = 128, /* columns of a pass: their activations stay in the first cache */

@@ -9,8 +9,6 @@
 #include "fp4moe.h"
 #include "layout.h"
 
-static inline size_t fp4_group(fp4moe_format format) { return format == FP4MOE_MXFP4 ? 32 : 16; }
-
 static inline float fp4_scale(fp4moe_format format, uint8_t s) {
   return format == FP4MOE_MXFP4 ? fp4_e8m0(s) : fp4_e4m3(s);
 }
