@@ -9,7 +9,7 @@
 #include "status.h"
 
 static fp4moe_status check_sizes(const fp4moe_layer_desc *d) {
-  size_t group = d->format == FP4MOE_MXFP4 ? 32 : 16;
+  size_t group = fp4_group(d->format);
   const struct {
     const char *name;
     size_t value;

@@ -6,7 +6,7 @@
 #include "status.h"
 
 static fp4moe_status check_sizes(const fp4moe_linear_desc *d) {
-  size_t group = d->format == FP4MOE_MXFP4 ? 32 : 16, most = (size_t)1 << 20;
+  size_t group = fp4_group(d->format), most = (size_t)1 << 20;
   if (!d->n || d->n > most)
     return fp4moe_fail(FP4MOE_INVALID, "n is %zu, expected 1..%zu", d->n, most);
   if (!d->k || d->k % group || d->k > most)

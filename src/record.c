@@ -16,7 +16,7 @@ void fp4moe_shape_of(const fp4moe_layer_desc *desc, fp4moe_shape *s) {
   memset(s, 0, sizeof *s);
   s->hidden = h;
   s->intermediate = i;
-  s->group = desc->format == FP4MOE_MXFP4 ? 32 : 16;
+  s->group = fp4_group(desc->format);
   s->gated = desc->activation.gated;
   s->panels13 = fp4moe_is_linear(desc) ? 0 : fp4_panels(i) * (s->gated ? 2 : 1);
   s->panels2 = fp4_panels(h);

@@ -39,7 +39,7 @@ typedef struct buffer {
 
 static buffer make_buffer(const preset *s, size_t n, size_t k) {
   buffer b = {.n = n, .k = k, .code_bytes = n * (k / 2)};
-  b.scale_bytes = n * (k / (s->format == FP4MOE_MXFP4 ? 32 : 16));
+  b.scale_bytes = n * (k / fp4_group(s->format));
   b.codes = allocate(b.code_bytes, 1);
   b.scales = allocate(b.scale_bytes, 1);
   b.bias = s->biases ? allocate(n, sizeof *b.bias) : NULL;

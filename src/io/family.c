@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "io/family.h"
+#include "layout.h"
 
 static const char *const gate_up_down[] = {"gate_proj", "up_proj", "down_proj"};
 static const char *const up_down[] = {NULL, "up_proj", "down_proj"};
@@ -149,9 +150,7 @@ static const struct io_family families[] = {
      .activation = &relu2},
 };
 
-size_t fp4moe_io_group(const struct io_layer *layer) {
-  return layer->family->format == FP4MOE_MXFP4 ? 32 : 16;
-}
+size_t fp4moe_io_group(const struct io_layer *layer) { return fp4_group(layer->family->format); }
 
 size_t fp4moe_io_global_index(const fp4moe_tensor *tensor, size_t expert, int projection) {
   if (tensor->bytes == sizeof(float)) return 0;

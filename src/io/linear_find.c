@@ -10,6 +10,7 @@
 #include "io/family.h"
 #include "io/linear.h"
 #include "io/tensors.h"
+#include "layout.h"
 #include "status.h"
 
 static const struct naming {
@@ -86,7 +87,7 @@ static fp4moe_status check_bias(const fp4moe_tensor *tensor, size_t n) {
 static fp4moe_status check(struct io_linear *l) {
   const fp4moe_tensor *codes = l->codes;
   fp4moe_linear_desc *desc = &l->info.desc;
-  const size_t group = desc->format == FP4MOE_MXFP4 ? 32 : 16;
+  const size_t group = fp4_group(desc->format);
   if (codes->rank != 2 || !codes->bytes || (l->scales && codes->shape[1] % (group / 2)))
     return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' is no matrix of whole groups of %zu",
                        codes->file, codes->name, group);

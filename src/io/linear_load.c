@@ -9,6 +9,7 @@
 #include "io/ggml.h"
 #include "io/linear.h"
 #include "input_scale.h"
+#include "layout.h"
 #include "status.h"
 
 /* A float that may be absent, as a multiplier. */
@@ -57,7 +58,7 @@ static fp4moe_status read_matrix(const fp4moe_tensors *tensors, const struct io_
                                  fp4moe_projection *to, char **memory) {
   const fp4moe_linear_desc *desc = &l->info.desc;
   const size_t codes = desc->n * (desc->k / 2), bias = l->bias ? l->bias->bytes : 0;
-  const size_t scales = desc->n * (desc->k / (desc->format == FP4MOE_MXFP4 ? 32 : 16));
+  const size_t scales = desc->n * (desc->k / fp4_group(desc->format));
   char *data = *memory = malloc(bias + codes + scales);
   if (!data) return fp4moe_fail(FP4MOE_NO_MEMORY, "%.200s: %zu bytes", l->name, codes + scales);
   *to = (fp4moe_projection){.codes = data + bias, .scales = data + bias + codes};

@@ -10,12 +10,13 @@
 #include "io/packed.h"
 #include "io/read.h"
 #include "io/tensors.h"
+#include "layout.h"
 #include "status.h"
 
 /* The rank's share of I: rows of gate and up, columns of down. */
 static void cut_intermediate(const struct io_part *part, fp4moe_expert_weights *w) {
   fp4moe_projection *down = &w->down;
-  size_t group = part->desc.format == FP4MOE_MXFP4 ? 32 : 16;
+  size_t group = fp4_group(part->desc.format);
   if (part->desc.activation.gated) w->gate = fp4moe_io_take_rows(&w->gate, part->first, 1);
   w->up = fp4moe_io_take_rows(&w->up, part->first, 1);
   down->codes = (const char *)down->codes + part->first / 2;

@@ -4,6 +4,7 @@
  * divides evenly or not at all, and never within a group that shares a scale: its down matrix is
  * cut along K. */
 #include "fp4moe_io.h"
+#include "layout.h"
 #include "status.h"
 
 static fp4moe_status slice_experts(const fp4moe_slice *slice, fp4moe_layer_desc *part,
@@ -19,7 +20,7 @@ static fp4moe_status slice_experts(const fp4moe_slice *slice, fp4moe_layer_desc 
 
 static fp4moe_status slice_intermediate(const fp4moe_slice *slice, fp4moe_layer_desc *part,
                                         size_t *first) {
-  size_t whole = part->intermediate, group = part->format == FP4MOE_MXFP4 ? 32 : 16;
+  size_t whole = part->intermediate, group = fp4_group(part->format);
   if (whole % slice->ranks || whole / slice->ranks % group || whole < slice->ranks)
     return fp4moe_fail(
         FP4MOE_INVALID,
