@@ -22,7 +22,7 @@ BEGIN {
   call["src/cli"] = "^(src/|kernels/|autotune/)"
   call["autotune"] = "^(autotune/|src/|kernels/)"
   call["tests"] = "."
-  decides = "^src/(oracle|table|table_write|registry|report|host|environment)[.]c"
+  decides = "^src/(oracle|table|table_find|table_write|registry|report|host|environment)[.]c"
 
   # Functions of no file here, and the files that may call them.
   library["^json_"] = "^(src/(io|cli)|autotune|tests)/"
