@@ -25,6 +25,12 @@ size_t fp4moe_io_dtype_bits(const char *dtype, const char **constant) {
   return 0;
 }
 
+fp4moe_dtype fp4moe_io_float_dtype(const char *dtype) {
+  return strcmp(dtype, "BF16") == 0  ? FP4MOE_BF16
+         : strcmp(dtype, "F16") == 0 ? FP4MOE_F16
+                                     : FP4MOE_F32;
+}
+
 int fp4moe_io_is_utf8(const char *text, size_t bytes) {
   static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* by length */
   for (size_t i = 0, n; i < bytes; i += n) {

@@ -29,32 +29,16 @@ static char *join(const char *name, size_t stem, const char *ending) {
   return asprintf(&text, "%.*s%s", (int)stem, name, ending) < 0 ? NULL : text;
 }
 
-/* The tensor "<stem><ending>"; NULL where there is none, or no ending. */
-static fp4moe_status find_beside(const fp4moe_tensors *tensors, const char *name, size_t stem,
-                                 const char *ending, const fp4moe_tensor **tensor) {
-  *tensor = NULL;
-  if (!ending) return FP4MOE_OK;
-  char *other = join(name, stem, ending);
-  if (!other) return fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: tensor names", name);
-  *tensor = fp4moe_tensors_find(tensors, other);
-  free(other);
-  return FP4MOE_OK;
-}
-
-static int ends_in(const char *name, const char *ending, size_t *stem) {
-  size_t length = strlen(name), tail = strlen(ending);
-  *stem = length - tail;
-  return length > tail && strcmp(name + *stem, ending) == 0;
-}
-
 /* No naming's scales are there: says which were looked for. */
 static fp4moe_status no_scales(const fp4moe_tensor *codes) {
   char list[300] = "";
-  size_t at = 0, stem;
-  for (int i = 0; i < NAMINGS && at < sizeof list; i++)
-    if (ends_in(codes->name, namings[i].codes, &stem) && (*namings[i].codes || !at))
+  size_t at = 0;
+  for (int i = 0; i < NAMINGS && at < sizeof list; i++) {
+    size_t stem = fp4moe_io_stem(codes->name, namings[i].codes);
+    if (stem && (*namings[i].codes || !at))
       at += (size_t)snprintf(list + at, sizeof list - at, "%s'%.*s%s'", at ? " nor " : "",
                              (int)(stem < 100 ? stem : 100), codes->name, namings[i].scales);
+  }
   return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.120s' has no block scales: no tensor %s",
                      codes->file, codes->name, list);
 }
@@ -131,8 +115,8 @@ static fp4moe_status bind(const fp4moe_tensors *tensors, const struct naming *n,
                           struct io_fp4 *f) {
   const char *name = f->codes->name;
   const fp4moe_tensor *bias;
-  fp4moe_status status = find_beside(tensors, name, stem, n->global, &f->global);
-  if (status == FP4MOE_OK) status = find_beside(tensors, name, stem, "_bias", &bias);
+  fp4moe_status status = fp4moe_io_tensors_beside(tensors, name, stem, n->global, &f->global);
+  if (status == FP4MOE_OK) status = fp4moe_io_tensors_beside(tensors, name, stem, "_bias", &bias);
   if (status != FP4MOE_OK) return status;
   f->reciprocal = n->reciprocal;
   f->name = join(name, stem, n->plain);
@@ -156,7 +140,7 @@ static fp4moe_status bind(const fp4moe_tensors *tensors, const struct naming *n,
  * is one, is named beside it: one for all or one a slice. */
 static fp4moe_status bind_blocks(const fp4moe_tensors *tensors, struct io_fp4 *f) {
   const fp4moe_tensor *c = f->codes;
-  size_t stem = 0, rank = c->rank;
+  size_t rank = c->rank, stem = fp4moe_io_stem(c->name, ".weight");
   f->format = strcmp(c->dtype, "MXFP4") ? FP4MOE_NVFP4 : FP4MOE_MXFP4;
   if (rank < 2 || rank > 3 || !c->bytes)
     return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' has rank %zu, expected 2 or 3", c->file,
@@ -169,8 +153,8 @@ static fp4moe_status bind_blocks(const fp4moe_tensors *tensors, struct io_fp4 *f
   f->name = strdup(c->name);
   if (!f->name) return fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: tensor names", c->name);
   fp4moe_status status = FP4MOE_OK;
-  if (f->format == FP4MOE_NVFP4 && ends_in(c->name, ".weight", &stem))
-    status = find_beside(tensors, c->name, stem, ".scale", &f->global);
+  if (f->format == FP4MOE_NVFP4 && stem)
+    status = fp4moe_io_tensors_beside(tensors, c->name, stem, ".scale", &f->global);
   if (status == FP4MOE_OK && f->global) status = check_dtype(f->global, 0, "F32");
   return status || !f->global ? status : check_global(f);
 }
@@ -182,7 +166,6 @@ static int is_blocks(const fp4moe_tensor *tensor) {
 fp4moe_status fp4moe_io_fp4_find(const fp4moe_tensors *tensors, const char *name,
                                  struct io_fp4 *f) {
   fp4moe_status status;
-  size_t stem;
   *f = (struct io_fp4){.codes = fp4moe_tensors_find(tensors, name)};
   if (!f->codes) return fp4moe_fail(FP4MOE_INVALID, "no tensor '%.200s'", fp4moe_io_plain(name));
   if (is_blocks(f->codes)) {
@@ -194,8 +177,9 @@ fp4moe_status fp4moe_io_fp4_find(const fp4moe_tensors *tensors, const char *name
     return fp4moe_fail(FP4MOE_INVALID, "%s: tensor '%.160s' has dtype %s: not FP4 codes (U8 or I8)",
                        f->codes->file, name, f->codes->dtype);
   for (int i = 0; i < NAMINGS; i++) {
-    if (!ends_in(name, namings[i].codes, &stem)) continue;
-    status = find_beside(tensors, name, stem, namings[i].scales, &f->scales);
+    size_t stem = fp4moe_io_stem(name, namings[i].codes);
+    if (!stem) continue;
+    status = fp4moe_io_tensors_beside(tensors, name, stem, namings[i].scales, &f->scales);
     if (status != FP4MOE_OK) return status;
     if (!f->scales) continue;
     status = bind(tensors, &namings[i], stem, f);

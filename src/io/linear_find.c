@@ -3,7 +3,6 @@
  * A tensor of bytes whose name ends as codes do is one when scales of one byte stand beside it; in
  * GGUF files the type alone tells. What then does not fit is the matrix's own verdict, for a model
  * may have many that nobody asks for. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,33 +27,36 @@ static const struct naming {
     {"MXFP4 (GGUF)", ".weight", NULL, NULL, NULL, FP4MOE_MXFP4, 0},
 };
 
-/* "<name><ending>" of the set; NULL: no such ending or tensor. */
-static const fp4moe_tensor *beside(const fp4moe_tensors *tensors, const char *name,
-                                   const char *ending) {
-  char *full;
-  if (!ending || asprintf(&full, "%s%s", name, ending) < 0) return NULL;
-  const fp4moe_tensor *tensor = fp4moe_tensors_find(tensors, full);
-  free(full);
-  return tensor;
+/* Whether the codes are of the dtype that the naming has. */
+static int codes_fit(const struct naming *n, const fp4moe_tensor *codes) {
+  if (n->scales) return fp4moe_io_is_byte(codes->dtype);
+  return strcmp(codes->dtype, n->format == FP4MOE_NVFP4 ? "NVFP4" : "MXFP4") == 0;
+}
+
+/* What stands beside the codes, under this naming. */
+static fp4moe_status bind(const fp4moe_tensors *tensors, const struct naming *n, size_t stem,
+                          struct io_linear *l) {
+  const struct {
+    const char *ending;
+    const fp4moe_tensor **tensor;
+  } parts[] = {
+      {n->scales, &l->scales}, {n->global, &l->global}, {n->input, &l->input}, {".bias", &l->bias}};
+  fp4moe_status status = FP4MOE_OK;
+  for (size_t i = 0; status == FP4MOE_OK && i < sizeof parts / sizeof *parts; i++)
+    status =
+        fp4moe_io_tensors_beside(tensors, l->codes->name, stem, parts[i].ending, parts[i].tensor);
+  l->reciprocal = n->reciprocal;
+  l->info.family = n->family;
+  l->info.desc.format = n->format;
+  return status;
 }
 
 /* Bytes without a dtype of their own are NVFP4's when it has its global, else MXFP4's. */
 static int scales_fit(const struct naming *n, const struct io_linear *l) {
+  if (!n->scales) return 1;
+  if (!l->scales) return 0;
   if (strcmp(l->scales->dtype, n->format == FP4MOE_NVFP4 ? "F8_E4M3" : "F8_E8M0") == 0) return 1;
   return fp4moe_io_is_byte(l->scales->dtype) && (n->format == FP4MOE_MXFP4 || l->global);
-}
-
-static int naming_fits(const fp4moe_tensors *tensors, const struct naming *n, struct io_linear *l) {
-  const char *type = n->format == FP4MOE_NVFP4 ? "NVFP4" : "MXFP4";
-  l->scales = beside(tensors, l->name, n->scales);
-  l->global = beside(tensors, l->name, n->global);
-  l->input = beside(tensors, l->name, n->input);
-  l->bias = beside(tensors, l->name, ".bias");
-  l->reciprocal = n->reciprocal;
-  l->info.family = n->family;
-  l->info.desc.format = n->format;
-  if (!n->scales) return strcmp(l->codes->dtype, type) == 0;
-  return fp4moe_io_is_byte(l->codes->dtype) && l->scales && scales_fit(n, l);
 }
 
 /* ---- What must hold ---- */
@@ -124,12 +126,15 @@ fp4moe_status fp4moe_io_linear_find(const fp4moe_tensors *tensors, const fp4moe_
   *found = 0;
   if (fp4moe_io_expert_prefix(codes->name)) return FP4MOE_OK;
   for (size_t i = 0; i < sizeof namings / sizeof *namings && !*found; i++) {
-    size_t length = strlen(codes->name), tail = strlen(namings[i].codes);
-    if (length <= tail || strcmp(codes->name + length - tail, namings[i].codes) != 0) continue;
-    free(l->name);
-    l->name = strndup(codes->name, length - tail);
+    const struct naming *n = &namings[i];
+    size_t stem = fp4moe_io_stem(codes->name, n->codes);
+    if (!stem || !codes_fit(n, codes)) continue;
+    fp4moe_status status = bind(tensors, n, stem, l);
+    if (status != FP4MOE_OK) return status;
+    if (!scales_fit(n, l)) continue;
+    *found = 1;
+    l->name = strndup(codes->name, stem);
     if (!l->name) return fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: name", codes->name);
-    *found = naming_fits(tensors, &namings[i], l);
   }
   return *found ? keep_verdict(l) : FP4MOE_OK;
 }

@@ -8,6 +8,7 @@
 #include "io/checkpoint.h"
 #include "io/ggml.h"
 #include "io/linear.h"
+#include "io/tensors.h"
 #include "input_scale.h"
 #include "layout.h"
 #include "status.h"
@@ -64,9 +65,7 @@ static fp4moe_status read_matrix(const fp4moe_tensors *tensors, const struct io_
   *to = (fp4moe_projection){.codes = data + bias, .scales = data + bias + codes};
   if (bias) {
     to->bias = data;
-    to->bias_dtype = strcmp(l->bias->dtype, "BF16") == 0  ? FP4MOE_BF16
-                     : strcmp(l->bias->dtype, "F16") == 0 ? FP4MOE_F16
-                                                          : FP4MOE_F32;
+    to->bias_dtype = fp4moe_io_float_dtype(l->bias->dtype);
   }
   fp4moe_status status = read_scalars(tensors, l, to);
   if (status == FP4MOE_OK && bias) status = fp4moe_tensors_read(tensors, l->bias, 0, bias, data);

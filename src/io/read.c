@@ -127,12 +127,6 @@ static fp4moe_status read_slice(struct io_reader *r, size_t expert, const fp4moe
   return fp4moe_tensors_read(r->tensors, tensor, offset, bytes, data);
 }
 
-static fp4moe_dtype bias_dtype(const fp4moe_tensor *tensor) {
-  return strcmp(tensor->dtype, "BF16") == 0  ? FP4MOE_BF16
-         : strcmp(tensor->dtype, "F16") == 0 ? FP4MOE_F16
-                                             : FP4MOE_F32;
-}
-
 static fp4moe_status read_bulk(struct io_reader *r, size_t expert, int projection,
                                fp4moe_projection *to) {
   const fp4moe_layer_desc *desc = &r->layer->info.desc;
@@ -140,7 +134,7 @@ static fp4moe_status read_bulk(struct io_reader *r, size_t expert, int projectio
   size_t k = projection == IO_DOWN ? desc->intermediate : desc->hidden;
   fp4moe_status status = FP4MOE_OK;
   *to = (fp4moe_projection){.codes_stride = k / 2, .scales_stride = k / fp4moe_io_group(r->layer)};
-  if (bias) to->bias_dtype = bias_dtype(bias);
+  if (bias) to->bias_dtype = fp4moe_io_float_dtype(bias->dtype);
   if (bias) to->bias_stride = to->bias_dtype == FP4MOE_F32 ? 4 : 2;
   for (int i = 0; status == FP4MOE_OK && i < BULK_PARTS; i++) {
     const fp4moe_tensor *tensor = fp4moe_io_reader_find(r, expert, projection, bulk_parts[i]);

@@ -3,6 +3,7 @@
  * All shards of a model are opened, and stay open: the set is what was checked, even when files
  * are replaced meanwhile. Shards may hold tensors that the index does not list; nothing may be
  * listed that is not there, and no name may occur twice. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -186,6 +187,23 @@ const fp4moe_tensor *fp4moe_tensors_find(const fp4moe_tensors *set, const char *
   const struct io_entry *entry =
       bsearch(&key, set->entries, set->count, sizeof *set->entries, by_name);
   return entry ? &entry->tensor : NULL;
+}
+
+fp4moe_status fp4moe_io_tensors_beside(const fp4moe_tensors *set, const char *name, size_t stem,
+                                       const char *ending, const fp4moe_tensor **tensor) {
+  char *other;
+  *tensor = NULL;
+  if (!ending) return FP4MOE_OK;
+  if (asprintf(&other, "%.*s%s", (int)stem, name, ending) < 0)
+    return fp4moe_fail(FP4MOE_NO_MEMORY, "%.160s: tensor names", name);
+  *tensor = fp4moe_tensors_find(set, other);
+  free(other);
+  return FP4MOE_OK;
+}
+
+size_t fp4moe_io_stem(const char *name, const char *ending) {
+  size_t length = strlen(name), tail = strlen(ending);
+  return length > tail && strcmp(name + length - tail, ending) == 0 ? length - tail : 0;
 }
 
 fp4moe_status fp4moe_tensors_read(const fp4moe_tensors *set, const fp4moe_tensor *tensor,

@@ -30,8 +30,19 @@ fp4moe_status fp4moe_io_tensors_add(fp4moe_tensors *set, const char *name, struc
  * appended stays, for fp4moe_tensors_close. */
 fp4moe_status fp4moe_io_safetensors_append(fp4moe_tensors *set, const char *path);
 
+/* The tensor "<stem bytes of name><ending>"; *tensor NULL: there is none, or ending is NULL.
+ * NO_MEMORY. */
+fp4moe_status fp4moe_io_tensors_beside(const fp4moe_tensors *set, const char *name, size_t stem,
+                                       const char *ending, const fp4moe_tensor **tensor);
+
+/* Bytes of a name before its ending; 0: it ends otherwise, or is nothing more. */
+size_t fp4moe_io_stem(const char *name, const char *ending);
+
 /* Bits of an element of a safetensors dtype and the constant string for it; 0: unknown. */
 size_t fp4moe_io_dtype_bits(const char *dtype, const char **constant);
+
+/* The library's word for "F32", "F16" or "BF16". */
+fp4moe_dtype fp4moe_io_float_dtype(const char *dtype);
 
 /* 1: well-formed UTF-8: shortest forms, no surrogates, at most U+10FFFF. */
 int fp4moe_io_is_utf8(const char *text, size_t bytes);
