@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/layerfill.h"
+#include "cli/trial.h"
 #include "layer.h"
 #include "measure.h"
 #include "target.h"
@@ -75,24 +76,12 @@ static fp4moe_batch batch_of(const target *t, size_t tokens, fp4moe_stats *stats
                         .stats = stats};
 }
 
-/* A linear's call is the indexed one, by the plan that it finds in its layer. */
+/* A linear's call runs by the plan that it finds in its layer. */
 static fp4moe_status run(target *t, const fp4moe_batch *batch) {
   if (!fp4moe_is_linear(&t->layer->desc))
     return fp4moe_layer_forward_plan(t->layer, &t->plan, batch, t->workspace, t->workspace_bytes);
-  const fp4moe_options options = {.struct_size = sizeof options, .stats = batch->stats};
-  const fp4moe_indexed call = {.struct_size = sizeof call,
-                               .tokens = batch->tokens,
-                               .slots = batch->top_k,
-                               .x = batch->x,
-                               .x_dtype = batch->x_dtype,
-                               .x_slots = 1,
-                               .y = batch->y,
-                               .y_dtype = batch->y_dtype,
-                               .ids = batch->topk_ids,
-                               .ids_dtype = batch->ids_dtype};
   t->layer->plan = &t->plan;
-  return fp4moe_matmul_indexed((fp4moe_linear *)(void *)t->layer, &call, &options, t->workspace,
-                               t->workspace_bytes);
+  return trial_run(t->layer, batch, t->workspace, t->workspace_bytes);
 }
 
 /* Room for the call, its pages there: no call that is timed meets them first. */
@@ -189,10 +178,8 @@ static void make_proof(target *t) {
   t->want = allocate(floats, sizeof *t->want);
   t->got = allocate(floats, sizeof *t->got);
   fp4moe_batch batch = proof_batch(t, t->want);
-  const fp4moe_request request = {.cap = FP4MOE_ISA_c};
-  const fp4moe_selector c_rows = {&t->context->host, &request, NULL};
-  fp4moe_plan plan = t->plan;
-  require(fp4moe_select(&c_rows, &t->layer->desc, &t->plan), "C rows");
+  const fp4moe_plan plan = t->plan;
+  require(fp4moe_layer_c_plan(t->layer, t->problem.precision, &t->plan), "C rows");
   forward(t, &batch);
   t->plan = plan;
 }

@@ -221,14 +221,19 @@ fp4moe_status fp4moe_layer_replan(fp4moe_layer *layer) {
   return choose_plan(layer);
 }
 
+fp4moe_status fp4moe_layer_c_plan(const fp4moe_layer *layer, fp4moe_precision precision,
+                                  fp4moe_plan *plan) {
+  const fp4moe_request request = {.cap = FP4MOE_ISA_c};
+  const fp4moe_selector selector = {&layer->ctx->host, &request, NULL};
+  fp4moe_layer_desc desc = layer->desc;
+  desc.precision = precision;
+  return fp4moe_select(&selector, &desc, plan);
+}
+
 fp4moe_status fp4moe_layer_forward_c(fp4moe_layer *layer, fp4moe_precision precision,
                                      const fp4moe_batch *batch) {
-  fp4moe_request request = {.cap = FP4MOE_ISA_c};
-  fp4moe_selector selector = {&layer->ctx->host, &request, NULL};
-  fp4moe_layer_desc desc = layer->desc;
   fp4moe_plan plan;
-  desc.precision = precision;
-  fp4moe_status status = fp4moe_select(&selector, &desc, &plan);
+  fp4moe_status status = fp4moe_layer_c_plan(layer, precision, &plan);
   if (status) return status;
   size_t threads = batch->threads ? batch->threads : fp4moe_context_threads(layer->ctx);
   size_t bytes = fp4moe_plan_workspace_bytes(layer, &plan, batch->tokens, batch->top_k, threads,

@@ -134,6 +134,10 @@ fp4moe_status fp4moe_layer_forward_plan(fp4moe_layer *layer, const fp4moe_plan *
 size_t fp4moe_plan_workspace_bytes(const fp4moe_layer *layer, const fp4moe_plan *plan,
                                    size_t tokens, size_t top_k, size_t threads, size_t piece);
 
+/* The plan of a class by its C rows, whatever the context forces: the specification. */
+fp4moe_status fp4moe_layer_c_plan(const fp4moe_layer *layer, fp4moe_precision precision,
+                                  fp4moe_plan *plan);
+
 /* The batch by the C rows of a class, in a workspace of its own: the reference for measured err. */
 fp4moe_status fp4moe_layer_forward_c(fp4moe_layer *layer, fp4moe_precision precision,
                                      const fp4moe_batch *batch);

@@ -63,15 +63,15 @@ static fp4moe_projection draw(measure_rng *rng, const problem *p, const buffer *
 
 static void set_expert(filling *f, size_t e, const buffer b[PROJECTIONS]) {
   const problem *p = f->problem;
+  int linear = problem_is_linear(p);
   measure_rng rng = {f->seed << 32 | e};
   fp4moe_expert_weights w = {.struct_size = sizeof w};
   if (p->shape.activation.gated) w.gate = draw(&rng, p, &b[0]);
-  if (!problem_is_linear(p)) w.up = draw(&rng, p, &b[1]);
+  if (!linear) w.up = draw(&rng, p, &b[1]);
   w.down = draw(&rng, p, &b[2]);
   fp4moe_status status =
-      problem_is_linear(p)
-          ? f->lib->linear_set_expert((fp4moe_linear *)(void *)f->layer, e, &w.down)
-          : f->lib->layer_set_expert(f->layer, e, &w);
+      linear ? f->lib->linear_set_expert((fp4moe_linear *)(void *)f->layer, e, &w.down)
+             : f->lib->layer_set_expert(f->layer, e, &w);
   if (!status || atomic_fetch_add(&f->failed, 1)) return;
   f->status = status;
   snprintf(f->detail, sizeof f->detail, "%s", f->lib->error_detail());

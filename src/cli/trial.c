@@ -116,16 +116,12 @@ static fp4moe_batch f32_batch(const trial *t, float *y, fp4moe_stats *stats) {
 
 /* The batch by the C rows of class f32. */
 static void reference(const trial *s, fp4moe_layer *layer, const fp4moe_batch *batch) {
-  fp4moe_request request = {.cap = FP4MOE_ISA_c};
-  fp4moe_selector selector = {&layer->ctx->host, &request, NULL};
-  fp4moe_layer_desc desc = layer->desc;
   fp4moe_plan plan;
-  if (!fp4moe_is_linear(&desc)) {
+  if (!fp4moe_is_linear(&layer->desc)) {
     require(fp4moe_layer_forward_c(layer, FP4MOE_PRECISION_F32, batch), "reference");
     return;
   }
-  desc.precision = FP4MOE_PRECISION_F32;
-  require(fp4moe_select(&selector, &desc, &plan), "reference");
+  require(fp4moe_layer_c_plan(layer, FP4MOE_PRECISION_F32, &plan), "reference");
   const fp4moe_plan *own = fp4moe_layer_plan(layer);
   layer->plan = &plan;
   size_t bytes = trial_workspace_bytes(s, &own_library, layer);
