@@ -27,6 +27,27 @@ static void for_workers(dispatch *d, void (*fn)(void *arg, size_t worker)) {
     ctx->parallel_for(ctx->pool, d->call.workers, fn, d);
 }
 
+/* prepare writes offsets, finalize does not read them. */
+static fp4moe_status check_rows(const fp4moe_layer *layer, fp4moe_rows *rows,
+                                const int64_t *row_pair, int wants_offsets) {
+  if ((unsigned)rows->dtype > FP4MOE_BF16)
+    return fp4moe_fail(FP4MOE_INVALID, "rows.dtype is %d, expected F32, F16 or BF16",
+                       (int)rows->dtype);
+  if (rows->expert_counts || rows->max_rows)
+    return fp4moe_fail(FP4MOE_INVALID, "rows.%s is set: prepare and finalize take grouped rows",
+                       rows->expert_counts ? "expert_counts" : "max_rows");
+  const char *null = rows->rows && !rows->data                ? "rows.data"
+                     : wants_offsets && !rows->expert_offsets ? "rows.expert_offsets"
+                     : !row_pair                              ? "row_pair"
+                                                              : NULL;
+  if (null) return fp4moe_fail(FP4MOE_INVALID, "%s is NULL", null);
+  size_t bytes = layer->desc.hidden * fp4moe_dtype_bytes(rows->dtype);
+  if (!rows->stride) rows->stride = bytes;
+  if (rows->stride >= bytes) return FP4MOE_OK;
+  return fp4moe_fail(FP4MOE_INVALID, "rows.stride is %zu, a row has %zu bytes", rows->stride,
+                     bytes);
+}
+
 static fp4moe_status begin(dispatch *d, fp4moe_layer *layer, const fp4moe_batch *batch,
                            const fp4moe_rows *rows, const int64_t *row_pair, int wants_y) {
   fp4moe_batch b;
@@ -40,20 +61,9 @@ static fp4moe_status begin(dispatch *d, fp4moe_layer *layer, const fp4moe_batch 
   else
     b.y = (void *)(uintptr_t)b.x, b.y_dtype = b.x_dtype, b.y_stride = b.x_stride;
   b.stats = NULL;
-  if ((status = fp4moe_call_init(&d->call, layer, fp4moe_layer_plan(layer), &b, NULL)))
+  if ((status = fp4moe_call_init(&d->call, layer, fp4moe_layer_plan(layer), &b, NULL)) ||
+      (status = check_rows(layer, &d->rows, row_pair, !wants_y)))
     return status;
-  if ((unsigned)d->rows.dtype > FP4MOE_BF16)
-    return fp4moe_fail(FP4MOE_INVALID, "rows.dtype is %d, expected F32, F16 or BF16",
-                       (int)d->rows.dtype);
-  if (d->rows.expert_counts || d->rows.max_rows)
-    return fp4moe_fail(FP4MOE_INVALID, "rows.%s is set: prepare and finalize take grouped rows",
-                       d->rows.expert_counts ? "expert_counts" : "max_rows");
-  size_t bytes = layer->desc.hidden * fp4moe_dtype_bytes(d->rows.dtype);
-  if (!d->rows.stride) d->rows.stride = bytes;
-  if (d->rows.stride < bytes || (d->rows.rows && !d->rows.data) || !row_pair ||
-      (!wants_y && !d->rows.expert_offsets))
-    return fp4moe_fail(FP4MOE_INVALID, "rows: a stride of %zu bytes for %zu, or a NULL pointer",
-                       d->rows.stride, bytes);
   d->row_pair = row_pair;
   d->scratch = malloc(d->call.workers * 2 * layer->desc.hidden * sizeof *d->scratch + 64);
   return d->scratch ? FP4MOE_OK : fp4moe_fail(FP4MOE_NO_MEMORY, "rows in FP32");
@@ -181,20 +191,29 @@ static void add_tokens(void *arg, size_t worker) {
   fp4moe_fp_leave(mode);
 }
 
+/* Each slot's row. Two rows of one slot would lose one of them. */
+static fp4moe_status index_rows(dispatch *d) {
+  size_t pairs = d->call.batch.tokens * d->call.batch.top_k;
+  d->row_of_pair = calloc(pairs + 1, sizeof *d->row_of_pair);
+  if (!d->row_of_pair) return fp4moe_fail(FP4MOE_NO_MEMORY, "%zu slots", pairs);
+  for (size_t r = 0; r < d->rows.rows; r++) {
+    int64_t pair = d->row_pair[r];
+    if (pair < 0 || (uint64_t)pair >= pairs)
+      return fp4moe_fail(FP4MOE_INVALID, "row_pair[%zu] is %lld, the batch has %zu slots", r,
+                         (long long)pair, pairs);
+    if (d->row_of_pair[pair])
+      return fp4moe_fail(FP4MOE_INVALID, "row_pair[%zu] is %lld, as is row_pair[%zu]", r,
+                         (long long)pair, d->row_of_pair[pair] - 1);
+    d->row_of_pair[pair] = r + 1;
+  }
+  return FP4MOE_OK;
+}
+
 fp4moe_status fp4moe_finalize(fp4moe_layer *layer, const fp4moe_batch *batch,
                               const fp4moe_rows *rows, const int64_t *row_pair) {
   dispatch d;
   fp4moe_status status = begin(&d, layer, batch, rows, row_pair, 1);
-  size_t pairs = d.call.batch.tokens * d.call.batch.top_k;
-  if (!status && !(d.row_of_pair = calloc(pairs + 1, sizeof *d.row_of_pair)))
-    status = fp4moe_fail(FP4MOE_NO_MEMORY, "%zu slots", pairs);
-  for (size_t r = 0; !status && r < d.rows.rows; r++) {
-    if (row_pair[r] < 0 || (uint64_t)row_pair[r] >= pairs)
-      status = fp4moe_fail(FP4MOE_INVALID, "row_pair[%zu] is %lld, the batch has %zu slots", r,
-                           (long long)row_pair[r], pairs);
-    else
-      d.row_of_pair[row_pair[r]] = r + 1;
-  }
+  if (!status) status = index_rows(&d);
   if (!status) for_workers(&d, add_tokens);
   free(d.row_of_pair);
   free(d.scratch);

@@ -401,6 +401,36 @@ static void refused_slots(void) {
   fp4moe_context_destroy(ctx);
 }
 
+/* What finalize cannot place is an error that names it, and y stays as it is. */
+static void refused_pairs(void) {
+  fp4moe_context *ctx = context_of(1);
+  fp4moe_layer_desc d = desc_of(&class_words[0], 2);
+  random_layer *m = random_layer_new(&d, 0, NULL);
+  fp4moe_layer *layer = NULL;
+  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+  problem p = draw(&d, 2, 1, 0);
+  for (size_t i = 0; i < 2 * p.hidden; i++) p.y[i] = NAN;
+  float *x = calloc(2 * p.hidden, sizeof *x);
+  fp4moe_batch b = batch_of(&p);
+  fp4moe_rows rows = {sizeof rows, 2, x, FP4MOE_F32, 0, NULL, NULL, 0, 0}, narrow = rows;
+  const int64_t beyond[2] = {0, 2}, twice[2] = {1, 1};
+  narrow.stride = 4 * p.hidden - 4;
+  REFUSED(fp4moe_finalize(layer, &b, &rows, beyond), FP4MOE_INVALID,
+          "row_pair[1] is 2, the batch has 2 slots");
+  REFUSED(fp4moe_finalize(layer, &b, &rows, twice), FP4MOE_INVALID,
+          "row_pair[1] is 1, as is row_pair[0]");
+  REFUSED(fp4moe_finalize(layer, &b, &rows, NULL), FP4MOE_INVALID, "row_pair is NULL");
+  REFUSED(fp4moe_finalize(layer, &b, &narrow, twice), FP4MOE_INVALID,
+          "rows.stride is 380, a row has 384 bytes");
+  REFUSED(fp4moe_prepare(layer, &b, &rows, NULL), FP4MOE_INVALID, "rows.expert_offsets is NULL");
+  for (size_t i = 0; i < 2 * p.hidden; i++) CHECK(isnan(p.y[i]), "y[%zu] was written", i);
+  free(x);
+  fp4moe_layer_destroy(layer);
+  drop(&p);
+  random_layer_free(m);
+  fp4moe_context_destroy(ctx);
+}
+
 void check_dispatch(void) {
   CU_pSuite s = check_suite("dispatch");
   check_test(s, "two ranks", expert_parallel);
@@ -409,4 +439,5 @@ void check_dispatch(void) {
   check_test(s, "teams over rows", teams_over_rows);
   check_test(s, "refused rows", refused_rows);
   check_test(s, "refused slots", refused_slots);
+  check_test(s, "refused pairs", refused_pairs);
 }
