@@ -14,6 +14,9 @@
  *   scales, ids and router weights have any alignment.
  *   Extensible structs begin with struct_size: set it to sizeof the struct and zero the rest
  *   (fields added by later versions read as zero).
+ *   What is passed in is read during the call only, and handed over only where a comment says so.
+ *   Any threads may call at once on objects that they do not share, or share as const. What may run
+ *   beside what on one context, layer or linear its comments say; nothing runs beside destroy.
  *   A call that fails changes nothing, writes no output, and leaves one line about the reason in
  *   fp4moe_error_detail() of the calling thread. The library never exits, aborts or, without
  *   FP4MOE_VERBOSE, prints.
@@ -160,14 +163,15 @@ typedef struct fp4moe_context_desc {
   size_t struct_size;
   /* Selection table: a path; NULL: FP4MOE_TABLE, else $XDG_CACHE_HOME/fp4moe/table (or
    * ~/.cache/fp4moe/table), else /etc/fp4moe/table, else none. A table that is refused costs speed
-   * only: fp4moe_context_table says why. A path given here that cannot be read is an error. */
+   * only: fp4moe_context_table says why. A path given here that cannot be read is SYSTEM, one that
+   * is no file of up to 8 MiB INVALID. */
   const char *table;
   /* Comma-separated globs over kernel names; each constrains the ops whose kernels it matches, and
-   * those kernels are then used. NULL: FP4MOE_KERNEL, else no constraint. A glob that matches no
-   * kernel is INVALID; one of whose kernels none can serve a layer is UNSUPPORTED when the layer is
-   * finished, and the detail lists what can. */
+   * those kernels are then used; up to 511 characters. NULL: FP4MOE_KERNEL, else no constraint. A
+   * glob that matches no kernel is INVALID; one of whose kernels none can serve a layer is
+   * UNSUPPORTED when the layer is finished, and the detail lists what can. */
   const char *kernels;
-  /* Most threads a call uses; 0: as many as the placement has, at most the CPU quota. */
+  /* Most threads of a call, up to 1024; 0: as many as the placement has, at most the CPU quota. */
   size_t max_threads;
   /* The caller's thread provider and its first argument; NULL: an own pool of pinned threads,
    * created at the first call that wants them. */
@@ -176,8 +180,9 @@ typedef struct fp4moe_context_desc {
   int no_pin; /* own pool: 1 leaves its threads where the system puts them */
   /* Own pool: how long an idle thread spins before it sleeps, ns. 0: 50000. To sleep at once: 1. */
   uint64_t spin_ns;
-  /* Memory for packed weights and handles: `alignment` is a power of two up to 2 MiB; NULL
-   * result: no memory. Both or neither; NULL: the library's own (huge pages where given). */
+  /* Memory for packed weights: `alignment` is a power of two up to 2 MiB; NULL result: no memory.
+   * Called by the threads that begin and destroy layers. Both or neither; NULL: the library's own
+   * (huge pages where the system gives them). */
   void *(*allocate)(void *user, size_t bytes, size_t alignment);
   void (*release)(void *user, void *memory, size_t bytes);
   void *allocate_user;
@@ -203,7 +208,7 @@ typedef struct fp4moe_context_desc {
    * host (of the nearest, inside an affinity mask or CPU quota); else per_core, which max_threads
    * may exceed, and then nothing is pinned.
    * The first PU is the calling thread's, which the caller pins. INVALID: a PU that is not allowed,
-   * more threads than PUs, or with no_pin or parallel_for. Read during create only. */
+   * more threads than PUs, or with no_pin or parallel_for. */
   const char *placement;
   /* 1: log receives a line about each call too, that of FP4MOE_VERBOSE, from the calling thread
    * before the call returns. INVALID without log. */
@@ -215,7 +220,7 @@ typedef struct fp4moe_context_desc {
  * none), FP4MOE_TUNED, FP4MOE_VERBOSE (1: a line per call to stderr; a file, with a / or . in its
  * name: appended to that; 0: none). A word that means nothing, or another variable FP4MOE_*, is
  * INVALID. INVALID, NO_MEMORY, SYSTEM (a file that cannot be opened). The context outlives its
- * layers. */
+ * layers, which any threads may begin and run at once. */
 FP4MOE_API fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc,
                                                fp4moe_context **context);
 FP4MOE_API void fp4moe_context_destroy(fp4moe_context *context); /* NULL: nothing */
@@ -225,13 +230,15 @@ FP4MOE_API size_t fp4moe_context_threads(const fp4moe_context *context);
 
 /* Reads the table again (path as in the desc). Layers finished or replanned later use it; threads
  * and shards stay as the first one said. A table that is refused leaves the context without one and
- * is FP4MOE_OK; a path that cannot be read is SYSTEM and changes nothing, nor does a table refused
- * under only:path, which is INVALID. Safe beside everything but destroy. */
+ * is FP4MOE_OK; a path that cannot be read is SYSTEM and changes nothing. Nor does what is INVALID:
+ * no file of up to 8 MiB, a table refused under only:path, a path with tuned OFF. NO_MEMORY. Safe
+ * beside everything but destroy. */
 FP4MOE_API fp4moe_status fp4moe_context_reload_table(fp4moe_context *context, const char *path);
 
 /* One text about the table in use: its path and entries, or why there is none and each entry that
  * was dropped. Written like snprintf: at most cap bytes with the final 0; *needed (may be NULL =
- * not wanted) gets the full size without it. buf may be NULL when cap is 0. */
+ * not wanted) gets the full size without it. buf may be NULL when cap is 0. Safe beside everything
+ * but destroy; does not fail. */
 FP4MOE_API fp4moe_status fp4moe_context_table(fp4moe_context *context, char *buf, size_t cap,
                                               size_t *needed);
 
@@ -290,22 +297,25 @@ typedef struct fp4moe_expert_weights {
 FP4MOE_API fp4moe_status fp4moe_layer_begin(fp4moe_context *context, const fp4moe_layer_desc *desc,
                                             fp4moe_layer **layer);
 
-/* Packs expert e; the source may be freed on return. Threads may set different experts at once.
- * INVALID: e out of range or set twice, a block scale that is NaN (E8M0 255, E4M3 0x7f or 0xff), a
- * global that is not finite, an input scale that is read and out of range; the detail names
- * projection, row and block. */
+/* Packs expert e; the source may be freed on return. Threads may set different experts at once; one
+ * that failed may be set again. INVALID: e out of range or set twice, a field that breaks its
+ * contract, a block scale that is NaN (E8M0 255, E4M3 0x7f or 0xff), a global that is not finite,
+ * an input scale that is read and out of range; the detail names projection, row and block.
+ * NO_MEMORY with several shards. */
 FP4MOE_API fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
                                                  const fp4moe_expert_weights *weights);
 
-/* Chooses kernels and opens the layer for calls. INVALID: an expert was never set, or has no input
- * scale and the class reads it (named), or the layer is finished. UNSUPPORTED: a kernel constraint
- * leaves an op without a kernel. */
+/* Chooses kernels and opens the layer for calls, when every set_expert has returned. INVALID: an
+ * expert was never set, or has no input scale and the class reads it (named), or the layer is
+ * finished. UNSUPPORTED: a kernel constraint leaves an op without a kernel, or tuned REQUIRE a
+ * shape without its key. NO_MEMORY. */
 FP4MOE_API fp4moe_status fp4moe_layer_finish(fp4moe_layer *layer);
 
 /* Chooses again, from the context's present table. A call keeps the choice that it began with, so
  * this is safe beside calls, reloads and other replans, but not beside a call by a team, whose
  * threads must all begin with the same. Afterwards a call may want a larger workspace. A layer
- * keeps every distinct choice it has had, some 2 KB each. */
+ * keeps every distinct choice it has had, some 2 KB each. Errors as finish, and INVALID before it:
+ * the choice then stays. */
 FP4MOE_API fp4moe_status fp4moe_layer_replan(fp4moe_layer *layer);
 
 /* Waits for nothing: no call of this layer may be running. NULL: nothing. */
@@ -375,16 +385,18 @@ typedef struct fp4moe_limits {
   size_t threads;
 } fp4moe_limits;
 
-/* Workspace with which a call within `limits` runs in one piece; 0 when an argument is invalid.
- * Any alignment; the contents need not survive between calls, and calls in different threads need
- * different workspaces. One workspace may serve all layers: take the largest size. */
+/* Workspace with which a call within `limits` runs in one piece; 0 when an argument is invalid or
+ * the layer not finished. Any alignment; the contents need not survive between calls, and calls in
+ * different threads need different workspaces. One workspace may serve all layers: take the largest
+ * size. */
 FP4MOE_API size_t fp4moe_workspace_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits);
 
 /* The least workspace for a call of `limits`: tokens then go through in pieces, same bits. */
 FP4MOE_API size_t fp4moe_workspace_min_bytes(const fp4moe_layer *layer,
                                              const fp4moe_limits *limits);
 
-/* Where the time of one call went. Waits are summed over the workers of the phase. */
+/* Where the time of one call went. Waits are summed over the workers of the phase. A call that
+ * fails, or has no tokens, leaves it as it was. */
 typedef struct fp4moe_stats {
   size_t struct_size;
   uint64_t prepare_ns;
@@ -410,7 +422,7 @@ typedef struct fp4moe_team {
 typedef struct fp4moe_batch {
   size_t struct_size;
   size_t tokens;             /* M; 0 is fine */
-  size_t top_k;              /* id columns of a token */
+  size_t top_k;              /* id columns of a token, 1..65536; M * top_k < 2^32 */
   const void *x;             /* [M][H] */
   fp4moe_dtype x_dtype;      /* F32, F16 or BF16 */
   size_t x_stride;           /* bytes; 0 = H elements */
@@ -548,8 +560,9 @@ typedef struct fp4moe_options {
 /* Dispatch: groups (never batched) the batch's (token, slot) pairs by expert, tokens ascending
  * within one, and copies x (times the router weight when that goes on the input) into rows->data in
  * rows->dtype. On entry rows->rows is the capacity (M * top_k always suffices), on return the
- * number used. row_pair [capacity]: token * top_k + slot of each row. Of the batch only x, ids,
- * weights and map are read. INVALID: too few rows, or as forward. */
+ * number used. row_pair [capacity]: token * top_k + slot of each row. Of the batch x, ids, weights,
+ * map and threads count; one thread calls it, also where forward calls are a team's. INVALID: too
+ * few rows, batched ones, or as forward; NO_MEMORY. Nothing is then written. */
 FP4MOE_API fp4moe_status fp4moe_prepare(fp4moe_layer *layer, const fp4moe_batch *batch,
                                         fp4moe_rows *rows, int64_t *row_pair);
 
@@ -564,7 +577,8 @@ FP4MOE_API fp4moe_status fp4moe_experts(fp4moe_layer *layer, const fp4moe_rows *
  * the input), experts ascending. row_pair as prepare wrote it, rows grouped. Rows of other ranks
  * may be missing: they add nothing. The three with FP32 rows in between give the bits of the one
  * call where no token has two slots here and the class is INT8 or I is below 1024. Otherwise the
- * sums of phase 2 are cut at other places, and results differ within the class's bound. */
+ * sums of phase 2 are cut at other places, and results differ within the class's bound. Called as
+ * prepare. INVALID: a row_pair out of range or twice, or as there; NO_MEMORY: y is as it was. */
 FP4MOE_API fp4moe_status fp4moe_finalize(fp4moe_layer *layer, const fp4moe_batch *batch,
                                          const fp4moe_rows *rows, const int64_t *row_pair);
 
@@ -653,8 +667,9 @@ typedef struct fp4moe_problem {
 /* Every kernel of this build with selected / eligible (measured cost and its noise) / refused and
  * all reasons, each phase's table key, where the choice came from (exact, nearest, static order)
  * and what would change it, for rows spread evenly over the experts. Text is written as by
- * fp4moe_context_table. The first form needs no weights; the second says too when the layer still
- * runs an earlier choice. Safe beside everything but destroy. Errors as fp4moe_layer_finish. */
+ * fp4moe_context_table. The first form needs no weights nor input scales; the others say too when
+ * what runs is an earlier choice. Safe beside everything but destroy. INVALID, UNSUPPORTED: as
+ * begin and finish; NO_MEMORY. */
 FP4MOE_API fp4moe_status fp4moe_explain(fp4moe_context *context, const fp4moe_layer_desc *desc,
                                         const fp4moe_problem *problem, char *buf, size_t cap,
                                         size_t *needed);

@@ -214,7 +214,8 @@ FP4MOE_API fp4moe_status fp4moe_checkpoint_load_slice(const fp4moe_checkpoint *c
 
 typedef struct fp4moe_pack_options {
   size_t struct_size;
-  /* Called after each expert with those done so far and all there are. NULL: not wanted. */
+  /* Called after each expert, by the calling thread, with those done so far and all there are.
+   * NULL: not wanted. */
   void (*progress)(void *user, size_t done, size_t total);
   void *user;
   /* One rank's part of the intermediate size; NULL: all of it. A part by experts is INVALID here:

@@ -280,6 +280,8 @@ fp4moe_status fp4moe_context_create(const fp4moe_context_desc *desc, fp4moe_cont
   pthread_mutex_init(&ctx->table_lock, NULL);
   fp4moe_status status = fp4moe_take_struct(&ctx->desc, sizeof ctx->desc, desc ? desc : &defaults,
                                             "fp4moe_context_desc");
+  if (!status && ctx->desc.table && !(ctx->desc.table = strdup(ctx->desc.table)))
+    status = fp4moe_fail(FP4MOE_NO_MEMORY, "the table's path");
   uint64_t mode = fp4moe_fp_enter();
   fp4moe_host_read(&ctx->host);
   if (!status) status = make_request(ctx);
@@ -300,6 +302,7 @@ void fp4moe_context_destroy(fp4moe_context *ctx) {
   fp4moe_verbose_close(ctx);
   fp4moe_table_free(ctx->table);
   pthread_mutex_destroy(&ctx->table_lock);
+  free((char *)(uintptr_t)ctx->desc.table);
   free(ctx);
 }
 

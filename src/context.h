@@ -11,7 +11,7 @@
 enum { FP4MOE_MAX_NODES = 64 };
 
 struct fp4moe_context {
-  fp4moe_context_desc desc; /* providers filled in */
+  fp4moe_context_desc desc; /* providers filled in, table a copy: it may be read again */
   fp4moe_host host;
   fp4moe_request request;
   fp4moe_isa isa; /* the best that runs here under the cap */

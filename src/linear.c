@@ -40,7 +40,8 @@ fp4moe_status fp4moe_linear_begin(fp4moe_context *ctx, const fp4moe_linear_desc 
   if (status) return status;
   if (!ctx || !out) return fp4moe_fail(FP4MOE_INVALID, "context or linear: NULL");
   fp4moe_layer_desc as_layer = layer_of(&d);
-  if (fp4moe_reads_layer_scales(&as_layer) && !fp4moe_is_input_scale(d.input_scale))
+  if (d.format == FP4MOE_NVFP4 && fp4moe_reads_layer_scales(&as_layer) &&
+      !fp4moe_is_input_scale(d.input_scale))
     return fp4moe_fail(FP4MOE_INVALID, "input_scale is %g, expected 2^-100..2^100",
                        (double)d.input_scale);
   if ((status = fp4moe_format_check(&as_layer)) || (status = check_sizes(&d)) ||

@@ -576,6 +576,17 @@ static void stale_plan(void) {
   close_dir();
 }
 
+/* A context reads its table again when the caller's string is long gone. */
+static void path_is_kept(void) {
+  char given[] = "/proc/self/cmdline"; /* no table, and refused */
+  const fp4moe_context_desc desc = {.struct_size = sizeof desc, .table = given};
+  fp4moe_context *ctx = NULL;
+  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
+  memset(given, 'x', sizeof given - 1);
+  CHECK(!fp4moe_context_reload_table(ctx, NULL), "%s", fp4moe_error_detail());
+  fp4moe_context_destroy(ctx);
+}
+
 void check_oracle(void) {
   CU_pSuite s = check_suite("oracle");
   check_test(s, "keys and costs", names_keys_and_costs);
@@ -592,4 +603,5 @@ void check_oracle(void) {
   check_test(s, "within taskset", within_taskset);
   check_test(s, "reload while calling", reload_while_calling);
   check_test(s, "stale plan", stale_plan);
+  check_test(s, "path is kept", path_is_kept);
 }
