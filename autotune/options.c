@@ -35,7 +35,7 @@ static const char usage[] =
     "  --threads N         default: one per allowed core\n"
     "  --output FILE       default: FP4MOE_TABLE, else /etc/fp4moe/table for root, else\n"
     "                      $XDG_CACHE_HOME/fp4moe/table or ~/.cache/fp4moe/table\n"
-    "  --force             replace a table of another host, which is else refused\n"
+    "  --force             move a table of another host aside, to FILE.old; it is else an error\n"
     "  --dry-run           say what would be measured\n"
     "  --verify            time a sample of the table's picks again; exit 1 where one has lost\n"
     "  --quiet             nothing but warnings and errors\n"

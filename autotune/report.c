@@ -109,7 +109,7 @@ static void head(FILE *out, const fp4moe_context *ctx, const fp4moe_table *t) {
   fprintf(out, "    entries   %zu recipes, %zu schedules, %zu layers tuned against static\n",
           t->recipes, t->schedules, t->gains);
   if (t->partial_of)
-    fprintf(out, "    partial   %zu of %zu problems: its run was interrupted\n", t->partial,
+    fprintf(out, "    partial   %zu of %zu steps: its run was interrupted\n", t->partial,
             t->partial_of);
   for (const char *line = t->report, *end; (end = strchr(line, '\n')); line = end + 1)
     fprintf(out, "    note      %.*s\n", (int)(end - line), line);

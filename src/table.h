@@ -7,7 +7,7 @@
  *   topology packages=1 nodes=1 cores=2 pus=2 l2=1048576 l3=33554432
  *   soft microcode=... kernel=... compiler=...
  *   kernel fp4moe_gemv_mx_bf16_1x16_avx512bf16@1        one per row known to the tuner
- *   partial 3 of 12                                    problems done by a run that was interrupted
+ *   partial 3 of 12                                    steps done by a run that was interrupted
  *   recipe phase=gate_up format=mxfp4 class=bf16 n=5760 k=2880 gated=1 rows=1 cores=2 ns=1234
  *          noise=4000 gemv=NAME@REV panels=2 prefetch=4096          (on one line)
  *   recipe ... unpack=NAME@REV gemm=NAME@REV panels=4 k_block=0 prefetch=1
@@ -75,7 +75,7 @@ typedef struct fp4moe_placement_entry {
 typedef struct fp4moe_table {
   char path[512];
   size_t refused; /* the line that does not fit: no entry is used. 0: none; 1: the version's */
-  size_t partial, partial_of; /* problems done by a run that was interrupted; 0, 0: none was */
+  size_t partial, partial_of; /* steps done by a run that was interrupted; 0, 0: none was */
   char *report; /* lines: refusal, dropped entries, soft differences, rows not yet tuned */
   size_t recipes, schedules, gains, placements, dropped;
   fp4moe_recipe_entry *recipe; /* sorted: key, then ns */

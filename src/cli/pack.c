@@ -12,8 +12,8 @@
 static const char usage[] =
     "usage: fp4moe pack CHECKPOINT --output DIR [--rank R --ranks N]\n"
     "\n"
-    "Packs the FP4 MoE layers of CHECKPOINT (a .safetensors file or a model directory) once, into\n"
-    "DIR/" FP4MOE_PACKED_FILE ". DIR is then a checkpoint for the other commands and for\n"
+    "Packs the FP4 MoE layers of CHECKPOINT (a .safetensors or GGUF file or a model directory) once,\n"
+    "into DIR/" FP4MOE_PACKED_FILE ". DIR is then a checkpoint for the other commands and for\n"
     "fp4moe_checkpoint_open: its layers are mapped and used in place, shared by all processes.\n"
     "The file appears whole or not at all. One expert is in memory at a time.\n"
     "\n"
