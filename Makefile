@@ -10,7 +10,7 @@
 #   make coverage   the lines that the tests reach, by room
 #   make results  measures this host for results/, after make tune
 #   make install, make uninstall    under PREFIX, below DESTDIR; also BINDIR LIBDIR INCLUDEDIR MANDIR
-#   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (README: ARM)
+#   make CROSS=aarch64-linux-gnu-   for another machine, in build-aarch64 (results/README.md: ARM)
 # V=1 shows the commands.
 CROSS  :=
 CC     ?= cc
