@@ -1,6 +1,6 @@
 /* act_c.c - the specification of act: from the sums of phase 1 to the rows of phase 2.
  *
- * Formulas as in NUMERICS, evaluated left to right in FP32. A limit is applied by comparison, so a
+ * Formulas as in fp4moe.h, evaluated left to right in FP32. A limit is applied by comparison, so a
  * NaN passes through it: every function of a NaN is NaN. */
 #include "act.h"
 #include "kernel.h"

@@ -125,7 +125,7 @@ static inline size_t fp4_unpacked_bytes(fp4moe_act_class act, size_t k, size_t g
  * kernels.inc states its bound, and one order of summation for any m, so a row's bits do not depend
  * on its neighbours. With resume the sums go on from acc (K blocking resumes the chain). The global
  * scale is not applied, and class i8 is 2x: codes are 2*e2m1 (the epilogue has 0.5).
- * i8 is canonical (NUMERICS): acc = fmaf(B, d * s, acc) per 32 k of MXFP4, B the exact block sum;
+ * i8 has one canonical chain: acc = fmaf(B, d * s, acc) per 32 k of MXFP4, B the exact block sum;
  * NVFP4: t = fmaf(B1, s1, B0 * s0), acc = fmaf(t, d, acc), a tail of 16: t = B0 * s0. */
 typedef struct fp4moe_matmul {
   size_t m;      /* rows; gemv: 1..mr, gemm: any >= 1 */
