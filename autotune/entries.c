@@ -44,12 +44,6 @@ void entries_set_placement(entries *e, const fp4moe_placement_entry *p) {
   t->placements = kept + 1;
 }
 
-static int same_recipe(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b) {
-  return a->phase == b->phase && a->format == b->format && a->act == b->act &&
-         a->gated == b->gated && a->bucket == b->bucket && a->n == b->n && a->k == b->k &&
-         a->cores == b->cores;
-}
-
 static int same_schedule(const fp4moe_schedule_entry *a, const fp4moe_schedule_entry *b) {
   return a->format == b->format && a->act == b->act && a->hidden == b->hidden &&
          a->intermediate == b->intermediate && a->schedule.bucket == b->schedule.bucket &&
@@ -60,7 +54,7 @@ void entries_drop_recipe(entries *e, const fp4moe_recipe_entry *key) {
   fp4moe_table *t = &e->table;
   size_t kept = 0;
   for (size_t i = 0; i < t->recipes; i++)
-    if (!same_recipe(&t->recipe[i], key)) t->recipe[kept++] = t->recipe[i];
+    if (!fp4moe_same_race(&t->recipe[i], key)) t->recipe[kept++] = t->recipe[i];
   t->recipes = kept;
 }
 

@@ -1,5 +1,5 @@
 /* report_lines.c - the sections of a report on what it measured (report.h): whole layers by tokens,
- * tuned and static in the same rounds. */
+ * tuned and static in the same rounds; kernels alone. */
 #include <math.h>
 #include <string.h>
 

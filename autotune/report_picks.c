@@ -8,10 +8,11 @@ typedef struct contest {
   const fp4moe_recipe_entry *winner, *rival; /* rival: NULL = none left */
 } contest;
 
-static int same_key(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b) {
-  return a->phase == b->phase && a->format == b->format && a->act == b->act &&
-         a->gated == b->gated && a->n == b->n && a->k == b->k && a->cores == b->cores &&
-         a->bucket == b->bucket;
+/* Do they differ in rows only? */
+static int same_matrix(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b) {
+  fp4moe_recipe_entry of_b = *b;
+  of_b.bucket = a->bucket;
+  return fp4moe_same_race(a, &of_b);
 }
 
 /* The contest whose entries begin at `first`; returns the first of the next. */
@@ -19,10 +20,8 @@ static size_t take_contest(const fp4moe_table *t, size_t first, contest *c) {
   const fp4moe_recipe_entry *e = &t->recipe[first];
   size_t i = first;
   *c = (contest){.winner = e};
-  for (; i < t->recipes && same_key(e, &t->recipe[i]); i++) {
-    const fp4moe_recipe *r = &t->recipe[i].recipe;
-    int same =
-        r->gemv == e->recipe.gemv && r->unpack == e->recipe.unpack && r->gemm == e->recipe.gemm;
+  for (; i < t->recipes && fp4moe_same_race(e, &t->recipe[i]); i++) {
+    int same = fp4moe_same_kernels(&e->recipe, &t->recipe[i].recipe);
     if (!same && !c->rival) c->rival = &t->recipe[i];
   }
   return i;
@@ -44,9 +43,7 @@ void report_picks(FILE *out, const fp4moe_table *t) {
     char winner[FP4MOE_RECIPE_TEXT], rival[FP4MOE_RECIPE_TEXT] = "";
     i = take_contest(t, i, &c);
     const fp4moe_recipe_entry *w = c.winner;
-    if (!before || before->phase != w->phase || before->format != w->format ||
-        before->act != w->act || before->gated != w->gated || before->n != w->n ||
-        before->k != w->k || before->cores != w->cores)
+    if (!before || !same_matrix(before, w))
       fprintf(out,
               "\n### %s, %s, class %s, N %zu, K %zu%s, %zu cores\n\n"
               "| rows | winner | us | runner-up | ratio | noise |\n|--:|---|--:|---|--:|--:|\n",

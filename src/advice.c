@@ -25,17 +25,13 @@ static void say(fp4moe_advice *a, const char *format, ...) {
   va_end(args);
 }
 
-static int same_kernels(const fp4moe_recipe *a, const fp4moe_recipe *b) {
-  return a->gemv == b->gemv && a->unpack == b->unpack && a->gemm == b->gemm;
-}
-
 /* The choice under another selector or bucket, for each phase where its kernels are others. */
 static void compare(asking *q, const fp4moe_selector *s, int bucket, const char *when) {
   for (int phase = fp4moe_first_phase(q->desc); phase < FP4MOE_PHASES; phase++) {
     fp4moe_choice then;
     char text[FP4MOE_RECIPE_TEXT];
     if (fp4moe_choose(s, q->desc, phase, bucket, &then)) continue;
-    if (same_kernels(&then.recipe, &q->now[phase].recipe)) continue;
+    if (fp4moe_same_kernels(&then.recipe, &q->now[phase].recipe)) continue;
     fp4moe_recipe_text(&then.recipe, text);
     say(q->advice, "%s: %s by %s", when, fp4moe_phase_name(phase), text);
   }

@@ -365,8 +365,8 @@ fp4moe_status fp4moe_select(const fp4moe_selector *s, const fp4moe_layer_desc *d
 }
 
 static int same_recipe(const fp4moe_recipe *a, const fp4moe_recipe *b) {
-  return a->gemv == b->gemv && a->unpack == b->unpack && a->gemm == b->gemm &&
-         a->panels == b->panels && a->k_block == b->k_block && a->prefetch == b->prefetch;
+  return fp4moe_same_kernels(a, b) && a->panels == b->panels && a->k_block == b->k_block &&
+         a->prefetch == b->prefetch;
 }
 
 int fp4moe_plan_same(const fp4moe_plan *a, const fp4moe_plan *b) {

@@ -46,6 +46,11 @@ typedef struct fp4moe_recipe {
   uint32_t prefetch; /* gemv: bytes ahead; gemm: 1 = the next unit's nibbles, 0 = none */
 } fp4moe_recipe;
 
+/* Do two recipes run the same kernels, however wide their units? */
+static inline int fp4moe_same_kernels(const fp4moe_recipe *a, const fp4moe_recipe *b) {
+  return a->gemv == b->gemv && a->unpack == b->unpack && a->gemm == b->gemm;
+}
+
 /* What serves where no clock says: a wide unit costs a worker little else, and of the distances
  * this one is nowhere far behind. */
 enum {

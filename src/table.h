@@ -94,6 +94,9 @@ void fp4moe_table_free(fp4moe_table *table);
 fp4moe_status fp4moe_table_save(const char *path, const fp4moe_host *host, fp4moe_isa isa,
                                 const fp4moe_table *table);
 
+/* 1: entries of the same phase, class, shape, rows and cores, which raced with each other. */
+int fp4moe_same_race(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b);
+
 /* How a recipe entry answers a key. */
 typedef enum fp4moe_match {
   FP4MOE_MATCH_NONE = 0,

@@ -36,6 +36,12 @@ int fp4moe_recipe_order(const fp4moe_recipe *a, const fp4moe_recipe *b, int buck
   return 0;
 }
 
+int fp4moe_same_race(const fp4moe_recipe_entry *a, const fp4moe_recipe_entry *b) {
+  return a->phase == b->phase && a->format == b->format && a->act == b->act &&
+         a->gated == b->gated && a->n == b->n && a->k == b->k && a->cores == b->cores &&
+         a->bucket == b->bucket;
+}
+
 static int compare_recipes(const void *x, const void *y) {
   const fp4moe_recipe_entry *a = x, *b = y;
   ORDER(a->phase, b->phase);
