@@ -1,4 +1,4 @@
-/* host.h - the machine as the library sees it: the key of tables and the default thread count.
+/* host.h - the machine as the library sees it: the key of tables, the PUs that may be used.
  *
  * Read from CPUID/HWCAP, sysfs, the affinity mask and the cgroup's CPU quota (v1 and v2). What a
  * machine does not tell is 0 or "unknown", never a failure. */

@@ -14,7 +14,7 @@ static inline int fp4moe_is_input_scale(float scale) {
 static inline int fp4moe_reads_layer_scales(const fp4moe_layer_desc *desc) {
   return desc->precision == FP4MOE_PRECISION_NVFP4 && desc->input_global == FP4MOE_GLOBAL_LAYER;
 }
-static inline int fp4moe_reads_input_scales(const fp4moe_layer_desc *desc) {
+static inline int fp4moe_reads_expert_scales(const fp4moe_layer_desc *desc) {
   return desc->precision == FP4MOE_PRECISION_NVFP4 && desc->input_global == FP4MOE_GLOBAL_EXPERT;
 }
 

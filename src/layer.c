@@ -195,7 +195,7 @@ fp4moe_status fp4moe_layer_set_expert(fp4moe_layer *layer, size_t e,
 
 /* A record that another class has packed may be without. */
 static fp4moe_status check_input_scales(const fp4moe_layer *layer) {
-  for (size_t e = 0; e < layer->desc.experts && fp4moe_reads_input_scales(&layer->desc); e++) {
+  for (size_t e = 0; e < layer->desc.experts && fp4moe_reads_expert_scales(&layer->desc); e++) {
     const float *globals = fp4moe_layer_globals(layer, e);
     for (int i = FP4MOE_INPUT_SCALES; i < FP4MOE_INPUT_SCALES + 2; i++)
       if (!fp4moe_is_input_scale(globals[i]))

@@ -88,7 +88,7 @@ static fp4moe_status check_projection(const fp4moe_layer_desc *desc, const place
   if (!isfinite(w->global) || (desc->format == FP4MOE_MXFP4 && w->global != 1))
     return fp4moe_fail(FP4MOE_INVALID, "%s.global is %g, expected %s", p->name, (double)w->global,
                        desc->format == FP4MOE_MXFP4 ? "1" : "a finite number");
-  if (fp4moe_reads_input_scales(desc) && !fp4moe_is_input_scale(w->input_scale))
+  if (fp4moe_reads_expert_scales(desc) && !fp4moe_is_input_scale(w->input_scale))
     return fp4moe_fail(FP4MOE_INVALID, "%s.input_scale is %g, expected 2^-100..2^100", p->name,
                        (double)w->input_scale);
   if (w->bias && w->bias_dtype > FP4MOE_BF16)
@@ -143,19 +143,6 @@ static uint32_t pack_projection(const fp4moe_shape *s, const place *p, const fp4
       bias[r] = w->bias && r < rows ? bias_at(w, row + r) : 0;
   }
   return wide;
-}
-
-uint64_t fp4moe_checksum(const void *data, size_t bytes) {
-  const uint8_t *from = data;
-  uint64_t h[4] = {1, 2, 3, 4}, w[4];
-  for (size_t i = 0; i + 32 <= bytes; i += 32) {
-    memcpy(w, from + i, 32);
-    for (int j = 0; j < 4; j++) {
-      h[j] = (h[j] ^ w[j]) * UINT64_C(0x9e3779b97f4a7c15);
-      h[j] ^= h[j] >> 29;
-    }
-  }
-  return h[0] ^ (h[1] << 1 | h[1] >> 63) ^ (h[2] << 2 | h[2] >> 62) ^ (h[3] << 3 | h[3] >> 61);
 }
 
 static fp4moe_record header_of(const fp4moe_layer_desc *desc, const fp4moe_shape *s) {
