@@ -104,11 +104,11 @@ gptoss=$data/gptoss_mxfp4.safetensors
 io=$data/gptoss_mxfp4.io.safetensors
 expect 0 run "$gptoss" --input "$io" --output "$scratch/y.safetensors"
 expect 0 run "$gptoss" --input "$io" --layer 0 --threads 1
-expect 0 run "$gptoss" --input "$io" --precision mxfp8 --tolerance 5e-4
+expect 0 run "$gptoss" --input "$io" --precision mxfp8 --tolerance 1e-6
 prints y_mxfp8
 qwen=$data/qwen3_nvfp4_ct.safetensors
 weight_only=$data/qwen3_w4a16_modelopt.safetensors
-expect 0 run "$qwen" --input "$data/qwen3_nvfp4.io.safetensors" --precision nvfp4 --tolerance 3e-3
+expect 0 run "$qwen" --input "$data/qwen3_nvfp4.io.safetensors" --precision nvfp4 --tolerance 1e-6
 prints y_w4a4
 expect 1 run "$qwen" --input "$data/qwen3_nvfp4.io.safetensors" --precision nvfp4 --tolerance 3e-3 \
   --input-global expert

@@ -37,15 +37,19 @@ static const struct variant {
   fp4moe_input_global input_global;
   int needs;
   const char *reference; /* NULL: no file has one */
-  double bound;
 } variants[] = {
-    {"int8", FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER, 0, NULL, 0},
-    {"mxfp8", FP4MOE_PRECISION_MXFP8, FP4MOE_GLOBAL_LAYER, MX, "y_mxfp8", 5e-4},
-    {"nvfp4", FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_LAYER, NV | SCALES, "y_w4a4", 3e-3},
-    {"nvfp4 expert", FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_EXPERT, NV | SCALES, NULL, 0},
-    {"nvfp4 token", FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_TOKEN, NV, NULL, 0},
+    {"int8", FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER, 0, NULL},
+    {"mxfp8", FP4MOE_PRECISION_MXFP8, FP4MOE_GLOBAL_LAYER, MX, "y_mxfp8"},
+    {"nvfp4", FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_LAYER, NV | SCALES, "y_w4a4"},
+    {"nvfp4 expert", FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_EXPERT, NV | SCALES, NULL},
+    {"nvfp4 token", FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_TOKEN, NV, NULL},
 };
 enum { VARIANTS = sizeof variants / sizeof *variants, MXFP8 = 1, NVFP4 = 2 };
+
+/* Off a file's reference, which is double: both quantise alike, as no element of these files is so
+ * near a rounding tie that FP32 takes it to the other side, and what is left is FP32 sums of up to
+ * 128 products. All rows are 4e-8 to 6e-8 off. */
+static const double off_file = 1e-6;
 
 /* ---- Inputs ---- */
 
@@ -120,7 +124,7 @@ static void check_call(const struct sample *s, const struct variant *v, fp4moe_l
   }
   if (y) {
     double err = off_reference(&p, y);
-    CHECK(err <= v->bound, "%s, %s, M %zu: rel_l2 %g off %s", s->file, v->name, p.tokens, err,
+    CHECK(err <= off_file, "%s, %s, M %zu: rel_l2 %g off %s", s->file, v->name, p.tokens, err,
           v->reference);
   }
   random_layer *m = random_layer_restore(layer);
@@ -187,7 +191,7 @@ static void wrong_globals(void) {
   fp4moe_layer_destroy(layer);
   fp4moe_context_destroy(ctx);
   double err = with_scales("qwen3_nvfp4_ct", a1, a2);
-  CHECK(err <= 3e-3, "the checkpoint's own: %g", err);
+  CHECK(err <= off_file, "the checkpoint's own: %g", err);
   err = with_scales("qwen3_nvfp4_ct", a2, a1);
   CHECK(err > 3e-3, "swapped, and %g off", err);
   err = with_scales("qwen3_nvfp4_ct", 1 / a1, 1 / a2);
