@@ -177,12 +177,28 @@ static void note_records(scene_notes *notes, const fp4moe_layer *layer) {
   free(records);
 }
 
-/* All of a layer's life, on an own pool and on the caller's own thread. */
+/* The caller's parallel_for: each share in a mode of its own, which it must leave as it was. */
+static void in_own_modes(void *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg) {
+  (void)pool;
+  while (n--) {
+    const uint64_t ours = fp4moe_fp_enter(), mode = scene_mode(n);
+    fp4moe_fp_leave(mode);
+    fn(arg, n);
+    const uint64_t left = fp4moe_fp_enter();
+    fp4moe_fp_leave(ours);
+    CHECK(mode_without_flags(left) == mode_without_flags(mode),
+          "share %zu: the thread's mode was %#llx and is %#llx", n, (unsigned long long)mode,
+          (unsigned long long)left);
+  }
+}
+
+/* All of a layer's life, on an own pool and on the caller's own threads. */
 static void life_of_layer(const void *arg, scene_notes *notes) {
   const material *a = arg;
   for (int foreign = 0; foreign < 2; foreign++) {
-    const fp4moe_context_desc d = {
-        .struct_size = sizeof d, .max_threads = TEAM, .parallel_for = foreign ? backwards : NULL};
+    const fp4moe_context_desc d = {.struct_size = sizeof d,
+                                   .max_threads = TEAM,
+                                   .parallel_for = foreign ? in_own_modes : NULL};
     fp4moe_context *ctx = NULL;
     IN_MODE(fp4moe_context_create(&d, &ctx));
     fp4moe_layer *layer = open_layer(a, ctx);
