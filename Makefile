@@ -6,7 +6,7 @@
 #   make rules  which room may include and call which (tests/rules.awk)
 #   make perf   the hottest kernels of a bench (PERF='its arguments')
 #   make vm     two memory nodes in a virtual machine
-#   make proof  all there is: check, asan, tsan, memcheck, vm, soak; each is a target too
+#   make proof  all there is: check, tsan, memcheck, vm, asan, coverage, soak; each is a target too
 #   make coverage   the lines that the tests reach, by room
 #   make results  measures this host for results/, after make tune
 #   make install, make uninstall    under PREFIX, below DESTDIR; also BINDIR LIBDIR INCLUDEDIR MANDIR
@@ -266,23 +266,23 @@ tsan-build:
 # Lines that the tests reach, room by room: tests/COVERAGE.md says of what is not.
 coverage:
 	@.ci/packages coverage
-	@$(MAKE) B=$(B)-coverage CC='$(CC) -fprofile-arcs -fprofile-update=atomic' CFLAGS='$(SANE) -ftest-coverage' ROW_FLAGS='$(VZEROUPPER)' \
+	@tests/run.sh $(B) coverage
+coverage-build:
+	+@$(MAKE) B=$(B)-coverage CC='$(CC) -fprofile-arcs -fprofile-update=atomic' CFLAGS='$(SANE) -ftest-coverage' ROW_FLAGS='$(VZEROUPPER)' \
 	  all $(patsubst $(B)/%,$(B)-coverage/%,$(FAULTY) $(B)/check $(REPLAYS))
 	@find $(B)-coverage -name '*.gcda' -delete
-	@tests/run.sh $(B)-coverage check fuzz cli tuner faults
-	@tests/coverage.sh $(B)-coverage
 
 # Layers of all kinds beside each other for SOAK seconds (600): bits, memory, files, threads.
 soak: $(B)/soak
 	$(B)/soak $(SOAK)
 
-# Everything: what check runs, all of it under the sanitizers, memcheck, the machine of two nodes, the
-# soak. What misses a package is skipped by name.
+# Everything: what check runs, then all of it under the sanitizers, memcheck, the machine of two nodes,
+# the lines that tests reach, the soak. What misses a package is skipped by name.
 CHECKS   := check fuzz cli tuner faults examples rules install pages build clang profile isa qemu valgrind arm
 proof:
-	@.ci/packages check && .ci/packages vm || echo 'parts that want them are skipped by name'
+	@.ci/packages check && .ci/packages vm && .ci/packages coverage || echo 'parts that want them are skipped by name'
 	@$(MAKE) all $(FAULTY) $(B)/check $(if $(JANSSON),$(B)/soak $(REPLAYS))
-	@tests/run.sh $(B) $(filter-out valgrind faults,$(CHECKS)) every-fault asan tsan memcheck vm soak
+	@tests/run.sh $(B) $(filter-out valgrind faults,$(CHECKS)) tsan every-fault memcheck vm asan coverage soak
 
 # The table of this machine, then what the oracle makes of it and a layer that runs.
 tune:
@@ -318,5 +318,5 @@ clean:
 	rm -rf $(B) $(B)-clang $(B)-asan $(B)-tsan $(B)-coverage $(B)-aarch64
 
 .PHONY: all install uninstall test check rules fuzz memcheck vm asan asan-build tsan tsan-build \
-        coverage soak proof tune perf results neon-cost format clean
+        coverage coverage-build soak proof tune perf results neon-cost format clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -2,7 +2,7 @@
 # Lines that the tests of a coverage build reached, room by room, then each file below 90 %:
 #   tests/coverage.sh BUILD        after the tests have run there (make coverage)
 # Rows of an ISA that this CPU lacks are built and not reached; they have a line of their own.
-set -u
+set -uo pipefail
 gcovr --root . --filter '(kernels|src|autotune)/' --exclude-throw-branches --csv - "$1" |
   awk -F, '
     NR == 1 || !$2 { next }

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Runs the parts of the tests that are named and adds up their closing lines.
 #   tests/run.sh BUILD PART...      the parts: see the end
-# Each part ends in "N passed, N failed, N skipped"; so does the whole. Exit 1: something failed.
+# Each part ends in "N passed, N failed, N skipped"; so does the whole, after a line of how long each
+# took. Exit 1: something failed.
 set -u
 build=$1
 shift
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 took=
 
 part() { # name, command...
-  local name=$1 log last
+  local name=$1 log last begin=$SECONDS
   shift
   log=$(mktemp)
   echo "== $name"
@@ -25,6 +26,7 @@ part() { # name, command...
     echo "$name ended without its count (status $status)"
     failed=$((failed + 1))
   fi
+  took+=", $name $((SECONDS - begin))"
 }
 
 skipped() { # what, why
@@ -40,6 +42,17 @@ elsewhere() { # suffix of the build, target that makes it, parts...
     echo "$2 failed"
     echo "0 passed, 1 failed, 0 skipped"
   fi
+}
+
+# The lines that the tests reach, counted on a build that counts them.
+coverage() {
+  local log
+  command -v gcovr >/dev/null || { skipped coverage 'no gcovr here'; return; }
+  log=$(mktemp)
+  elsewhere -coverage coverage-build check fuzz cli tuner faults | tee "$log"
+  tests/coverage.sh "$build-coverage" || echo 'FAIL coverage: no report' >>"$log"
+  tail -n 1 "$log"
+  rm "$log"
 }
 
 soak() {
@@ -156,10 +169,12 @@ for name in "$@"; do
   tsan) part tsan elsewhere -tsan tsan-build threads ;;
   threads) FP4MOE_TABLE=none part threads "$build/check" -f 'reload while calling' -f pool -f 'threads on one layer' ;;
   memcheck) part memcheck bash tests/check_emulated.sh "$build" memcheck ;;
+  coverage) part coverage coverage ;;
   soak) part soak soak ;;
   *) echo "no part $name" && failed=$((failed + 1)) ;;
   esac
 done
 echo
+echo "seconds: ${took#, }"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ] && [ "$passed" != 0 ]
