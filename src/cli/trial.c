@@ -55,9 +55,8 @@ fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats) {
                         .stats = stats};
 }
 
-fp4moe_status trial_run(const trial *t, const library *lib, fp4moe_layer *layer,
-                        const fp4moe_batch *b, void *workspace, size_t bytes) {
-  if (!t->linear) return lib->layer_forward(layer, b, workspace, bytes);
+fp4moe_status linear_run(const library *lib, fp4moe_layer *linear, const fp4moe_batch *b,
+                         void *workspace, size_t bytes) {
   fp4moe_indexed call = {.struct_size = sizeof call,
                          .tokens = b->tokens,
                          .slots = b->top_k,
@@ -69,7 +68,13 @@ fp4moe_status trial_run(const trial *t, const library *lib, fp4moe_layer *layer,
                          .ids = b->topk_ids,
                          .ids_dtype = b->ids_dtype};
   fp4moe_options options = {.struct_size = sizeof options, .stats = b->stats};
-  return lib->matmul_indexed((fp4moe_linear *)(void *)layer, &call, &options, workspace, bytes);
+  return lib->matmul_indexed((fp4moe_linear *)(void *)linear, &call, &options, workspace, bytes);
+}
+
+fp4moe_status trial_run(const trial *t, const library *lib, fp4moe_layer *layer,
+                        const fp4moe_batch *batch, void *workspace, size_t bytes) {
+  return t->linear ? linear_run(lib, layer, batch, workspace, bytes)
+                   : lib->layer_forward(layer, batch, workspace, bytes);
 }
 
 size_t trial_workspace_bytes(const trial *t, const library *lib, const fp4moe_layer *layer) {

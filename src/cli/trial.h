@@ -33,6 +33,10 @@ fp4moe_batch trial_batch(const trial *t, fp4moe_stats *stats);
 fp4moe_status trial_run(const trial *t, const library *lib, fp4moe_layer *layer,
                         const fp4moe_batch *batch, void *workspace, size_t workspace_bytes);
 
+/* A batch through a linear's handle. */
+fp4moe_status linear_run(const library *lib, fp4moe_layer *linear, const fp4moe_batch *batch,
+                         void *workspace, size_t workspace_bytes);
+
 typedef struct difference {
   double rel_l2;  /* |y - ref| / |ref|; NaN where either has one */
   double max_abs; /* largest |y - ref| */
