@@ -1,10 +1,12 @@
 /* gemv_i8_avx512.h - few int8 rows against FP4 panels, nibbles decoded in registers: one body, and
  * a way of looking codes up for each ISA that expands it (i8_avx512.h).
  *
- * Where activations of three rows or more would be most of what is loaded, two panels share each:
- * a dot then costs half a load, and from 6 rows up their sums over k wait in the first-level cache
- * for the end of a block. One row reads one panel after the other (gemv_avx512bf16.c says why).
- * Prefetches go to L2 (there too). */
+ * Weights that come from memory, as a prefetch distance says, are read one panel after the other,
+ * one stream: two panels at once are a sixth slower there, whatever they save
+ * (gemv_avx512bf16.c says why). Where they are in cache and activations of three rows or more would
+ * be most of what is loaded, two panels share each: a dot then costs half a load, and from 6 rows
+ * up their sums over k wait in the first-level cache for the end of a block. Prefetches go to L2
+ * (there too). */
 #ifndef FP4MOE_GEMV_I8_AVX512_H
 #define FP4MOE_GEMV_I8_AVX512_H
 
@@ -74,12 +76,17 @@ FP4_INLINE void fp4_gemv_panels(const fp4moe_matmul *t, size_t m, size_t np, fp4
 
 /* Quick tiles pay from 3 rows up, below memory is the limit; and for MX only: what NV's would save,
  * looking at its scales costs. */
+#define FP4_GEMV_OF(group, codes, m, np)                                                           \
+  fp4_gemv_panels(t, m, np, (fp4_i8_kind){group, codes, (group) == FP4_MX_GROUP && m > 2})
 #define FP4_GEMV_CASE(group, codes, m, np)                                                         \
   case m:                                                                                          \
-    fp4_gemv_panels(t, m, np, (fp4_i8_kind){group, codes, (group) == FP4_MX_GROUP && m > 2});      \
+    if (t->prefetch)                                                                               \
+      FP4_GEMV_OF(group, codes, m, 1);                                                             \
+    else                                                                                           \
+      FP4_GEMV_OF(group, codes, m, np);                                                            \
     break;
 
-/* One row of kernels.inc: for each m, the panels at once. */
+/* One row of kernels.inc: for each m, the panels at once where they are in cache. */
 #define FP4_GEMV_VARIANT(w, group, isa, codes)                                                     \
   void fp4moe_gemv_##w##_i8_8x16_##isa(const fp4moe_matmul *t) {                                   \
     switch (t->m) {                                                                                \
