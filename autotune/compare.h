@@ -3,8 +3,10 @@
  * A pick is what runs for a shape (phase, format, class, N, K, gating, cores) and a bucket of rows:
  * the first entry, or the static order where the tuner had the shape and kept none. Picks are
  * compared whole - kernels, panels, K block, prefetch - and by their kernels alone. Where they
- * differ, each table is asked how much longer the other's pick took in its own race: within the
- * noise it stored, the two are one to it. */
+ * differ, each table is asked how much longer the other's pick took in its own races: within the
+ * noise it stored, the two are one to it. That noise is what counts as equal (TUNE_EFFECT, or what
+ * a race could tell apart) and, of a pick that raced twice, by how much its own two looks differ.
+ */
 #ifndef FP4MOE_COMPARE_H
 #define FP4MOE_COMPARE_H
 

@@ -263,3 +263,18 @@ int race_run(const race_host *host, const race_rules *rules, race_lane *lanes, s
   free(tracks);
   return memory;
 }
+
+/* ---- Two looks ---- */
+
+race_look race_look_at(const race_lane *lane) {
+  const race_runner *incumbent = &lane->runner[0], *pick = &lane->runner[1];
+  if (incumbent->ratio <= 0 || pick->ratio <= 0) return (race_look){0, lane->noise};
+  return (race_look){incumbent->ratio / pick->ratio, lane->noise};
+}
+
+race_look race_both(race_look first, race_look second) {
+  if (first.ratio <= 0) return second;
+  if (second.ratio <= 0) return first;
+  return (race_look){sqrt(first.ratio * second.ratio),
+                     fmax(first.noise, second.noise) + fabs(first.ratio - second.ratio)};
+}

@@ -61,4 +61,22 @@ typedef struct race_lane {
  * nothing was run. */
 int race_run(const race_host *host, const race_rules *rules, race_lane *lanes, size_t n);
 
+/* What a race said of a pick and the incumbent that it would replace. */
+typedef struct race_look {
+  double ratio; /* the incumbent's time over the pick's; 0: not known */
+  double noise; /* of the race */
+} race_look;
+
+/* A lane of the two, the incumbent first, as a look. */
+race_look race_look_at(const race_lane *lane);
+
+/* Two looks at a pair, minutes apart: the middle of their ratios. Its noise is the races' and, on
+ * top of it, what the looks differ by: where a host's memory has moods, another run may see as much
+ * of a difference to this one. Where one look is not known the other stands alone. */
+race_look race_both(race_look first, race_look second);
+
+/* Is the pick ahead by more than the race's noise? Asked of each look, not of both in one: what is
+ * ahead in one mood only goes. */
+static inline int race_beats(race_look look) { return look.ratio > 1 + look.noise; }
+
 #endif

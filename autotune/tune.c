@@ -21,9 +21,8 @@
 
 enum { PROOF_MS = 20000, QUICK_MS = 1500, FULL_MS = 8000, PARTS = 2 };
 
-/* Of whole layers: what seems to lose more goes. Of picks that race again: less than made them, or
- * those near to it would come and go. */
-static const double LOSS = 0.01, AGAIN = TUNE_EFFECT / 2;
+/* Of whole layers: what seems to lose more goes. */
+static const double LOSS = 0.01;
 
 static const int bucket_order[FP4MOE_BUCKETS] = {0, 7, 2, 1, 3, 4, 5, 6};
 
@@ -124,11 +123,12 @@ static double time_of(const race_lane *lane, size_t i) {
   return lane->runner[lane->leader].ns * lane->runner[i].ratio;
 }
 
-/* An entry of runner i; the pick of the bucket stands first, whatever was as fast to the race. */
+/* An entry of runner i; the pick of the bucket stands first, whatever was as fast to the race. What
+ * was surely slower has none, but for runner 0, which all others are held against. */
 static void keep(job *j, int phase, const phase_race *race, size_t i, double ns, double least_ns) {
   const race_lane *lane = lane_of(j, race, phase);
   fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
-  if (lane->runner[i].out || ns <= 0) return;
+  if ((lane->runner[i].out && i) || ns <= 0) return;
   e.ns = (uint64_t)fmax(ns, least_ns);
   e.noise = (uint32_t)(lane->noise * 1e6);
   e.recipe = race->recipe[phase][i];
@@ -242,23 +242,35 @@ static void take_static(const job *j, int phase, fp4moe_recipe *recipe) {
       j->problem->name);
 }
 
-/* In place of what the table has for the bucket: the static recipe, with its time where it raced.
- */
-static void leave_static(job *j, int phase) {
-  fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
+/* The table's entries of the present bucket; *count 0: it has none. */
+static fp4moe_recipe_entry *find_entries(job *j, int phase, size_t *count) {
+  const fp4moe_recipe_entry e = recipe_key(j, phase, j->bucket);
   const fp4moe_recipe_key key = {e.phase, e.format, e.act, e.gated, e.bucket, e.n, e.k, e.cores};
-  size_t first, count;
-  take_static(j, phase, &e.recipe);
+  size_t first;
   fp4moe_table_sort(&j->out->table);
-  if (fp4moe_table_find(&j->out->table, &key, &first, &count) != FP4MOE_MATCH_EXACT) return;
-  for (size_t i = count; i-- > 0;) {
-    const fp4moe_recipe_entry *old = &j->out->table.recipe[first + i];
-    int same = !fp4moe_recipe_order(&old->recipe, &e.recipe, j->bucket);
-    if (same || !i) e.ns = old->ns, e.noise = old->noise;
-    if (same) break;
-  }
-  entries_drop_recipe(j->out, &e);
-  entries_add_recipe(j->out, &e);
+  if (fp4moe_table_find(&j->out->table, &key, &first, count) != FP4MOE_MATCH_EXACT) *count = 0;
+  return *count ? &j->out->table.recipe[first] : NULL;
+}
+
+/* The entry of the static recipe among them; NULL: it was not timed. */
+static fp4moe_recipe_entry *find_static(const job *j, int phase, fp4moe_recipe_entry *e,
+                                        size_t count) {
+  fp4moe_recipe usual;
+  take_static(j, phase, &usual);
+  for (size_t i = 0; i < count; i++)
+    if (!fp4moe_recipe_order(&e[i].recipe, &usual, j->bucket)) return &e[i];
+  return NULL;
+}
+
+/* Puts the static recipe before what the table has for the bucket; without a time of it there is
+ * none, and no entry means the same. */
+static void leave_static(job *j, int phase) {
+  size_t count;
+  fp4moe_recipe_entry *e = find_entries(j, phase, &count), *usual = find_static(j, phase, e, count);
+  const fp4moe_recipe_entry key = recipe_key(j, phase, j->bucket);
+  if (!usual) entries_drop_recipe(j->out, &key);
+  for (size_t i = 0; usual && i < count; i++)
+    if (&e[i] != usual && e[i].ns <= usual->ns) e[i].ns = usual->ns + 1;
   fp4moe_table_sort(&j->out->table);
 }
 
@@ -280,6 +292,22 @@ static size_t take_both(const job *j, int phase, fp4moe_recipe *recipe) {
   return fp4moe_recipe_order(&recipe[0], &recipe[1], j->bucket) ? 2 : 1;
 }
 
+/* What both looks say goes into the table; what the second does not confirm gives way. */
+static void settle_pick(job *j, int phase, const race_lane *lane) {
+  size_t count;
+  fp4moe_recipe_entry *pick = find_entries(j, phase, &count);
+  fp4moe_recipe_entry *usual = find_static(j, phase, pick, count);
+  race_look first = {usual ? (double)usual->ns / (double)pick->ns : 0, pick->noise * 1e-6};
+  race_look second = race_look_at(lane), both = race_both(first, second);
+  if (usual && both.ratio > 0) {
+    usual->ns = (uint64_t)((double)pick->ns * both.ratio);
+    for (size_t i = 0; i < count; i++) pick[i].noise = (uint32_t)(both.noise * 1e6);
+  }
+  if (race_beats(second)) return;
+  leave_static(j, phase);
+  j->run->removed++;
+}
+
 /* The picks against the static order once more, minutes after the races that made them: what was
  * ahead in one mood of the host only goes. */
 static void race_again(job *j, int bucket) {
@@ -293,12 +321,10 @@ static void race_again(job *j, int bucket) {
     lane->runner[1].order = 1;
     picks += lane->count - 1;
   }
-  if (picks) run_race(j, time_recipes, AGAIN, race->lane, (size_t)(FP4MOE_PHASES - first_phase(j)));
-  for (int phase = first_phase(j); phase < FP4MOE_PHASES && picks && !j->run->unfinished; phase++) {
-    if (lane_of(j, race, phase)->count == 1 || lane_of(j, race, phase)->best == 1) continue;
-    leave_static(j, phase);
-    j->run->removed++;
-  }
+  if (picks)
+    run_race(j, time_recipes, TUNE_EFFECT, race->lane, (size_t)(FP4MOE_PHASES - first_phase(j)));
+  for (int phase = first_phase(j); phase < FP4MOE_PHASES && picks && !j->run->unfinished; phase++)
+    if (lane_of(j, race, phase)->count == 2) settle_pick(j, phase, lane_of(j, race, phase));
   free(race);
 }
 

@@ -35,7 +35,7 @@ void tune_problem(tune_run *run, fp4moe_context *context, const problem *p, entr
 
 /* The last step, after every problem had its first: the picks that `all` has of this one race
  * against the static order again, then the whole layer as tuned, with random routing, against the
- * static order; what loses is removed, and the gains are stored. */
+ * static order; what loses comes after the static recipe, and the gains are stored. */
 void tune_prove(tune_run *run, fp4moe_context *context, const problem *p, entries *all);
 
 /* Candidates of the problem, before any is refused. */

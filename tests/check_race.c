@@ -140,6 +140,74 @@ static void test_agreement(void) {
   }
 }
 
+/* ---- Two looks ---- */
+
+/* A host whose memory has two moods: times of the incumbent and of its rival in each. */
+typedef struct moody {
+  double cost[2][2];
+} moody;
+
+/* A run as the tuner's: a race in one mood makes the pick, one in another confirms it. 1: the rival
+ * replaces the incumbent. */
+static int run_with_moods(const moody *host, int first, int second, uint64_t seed,
+                          race_look *both) {
+  static race_lane lane;
+  int picked = race_once(host->cost[first], 2, 2 * seed, &lane) == 1;
+  race_look looks[2] = {race_look_at(&lane)};
+  race_once(host->cost[second], 2, 2 * seed + 1, &lane);
+  looks[1] = race_look_at(&lane);
+  *both = race_both(looks[0], looks[1]);
+  CHECK(race_beats(looks[1]) == (lane.best == 1), "a look of %g +- %g says another pick than %zu",
+        looks[1].ratio, looks[1].noise, lane.best);
+  return picked && race_beats(looks[1]);
+}
+
+/* Runs that begin in either mood: what is ahead in one of them only is never kept, what is ahead
+ * in both always; and the noise says how far the moods are apart. */
+static void test_moods(void) {
+  static const moody one = {{{1.15e6, 1e6}, {0.98e6, 1e6}}}, both = {{{1.2e6, 1e6}, {1.1e6, 1e6}}};
+  double ratio = 0, noise = 0;
+  for (uint64_t seed = 0; seed < SEEDS; seed++) {
+    race_look look;
+    int kept = run_with_moods(&one, seed % 2, 1 - seed % 2, seed, &look);
+    CHECK(!kept, "seed %zu: what is ahead in one mood was kept", (size_t)seed);
+    kept = run_with_moods(&both, seed % 2, 1 - seed % 2, seed, &look);
+    CHECK(kept, "seed %zu: what is ahead in both moods was not kept", (size_t)seed);
+    ratio += look.ratio / SEEDS;
+    noise += look.noise / SEEDS;
+  }
+  /* A race ends once it is sure: in doubt it is sure of more than there is. */
+  CHECK(fabs(ratio - sqrt(1.2 * 1.1)) < 0.02, "mean ratio %g", ratio);
+  CHECK(fabs(noise - (0.05 + 0.1)) < 0.02, "mean noise %g", noise);
+}
+
+/* At the border of the effect runs may choose differently. Then what is kept was ahead by no more
+ * than the noise that its two looks make, to a hundredth, but for few. */
+static void test_border(void) {
+  size_t differ = 0, within = 0;
+  for (uint64_t seed = 0; seed < 2 * SEEDS; seed++) {
+    double ahead = 1.04 + 0.03 * (double)seed / (2 * SEEDS);
+    const moody host = {{{ahead * 1e6, 1e6}, {ahead * 1e6, 1e6}}};
+    race_look look[2];
+    int kept[2];
+    for (int run = 0; run < 2; run++)
+      kept[run] = run_with_moods(&host, 0, 1, 1000 + 2 * seed + (uint64_t)run, &look[run]);
+    differ += kept[0] != kept[1];
+    within += kept[0] != kept[1] && look[kept[1]].ratio <= 1 + look[kept[1]].noise + 0.01;
+  }
+  CHECK(differ >= 10, "%zu pairs of runs differ: none was at the border", differ);
+  CHECK(within * 10 >= differ * 9, "%zu of %zu within the noise", within, differ);
+}
+
+/* A look without times leaves the other as it is. */
+static void test_unknown_look(void) {
+  const race_look none = {0, 0.05}, seen = {1.1, 0.06};
+  race_look a = race_both(none, seen), b = race_both(seen, none);
+  CHECK(a.ratio == 1.1 && a.noise == 0.06 && b.ratio == 1.1 && b.noise == 0.06,
+        "%g +- %g, %g +- %g", a.ratio, a.noise, b.ratio, b.noise);
+  CHECK(!race_beats(none) && race_beats(seen), "beats");
+}
+
 /* An incumbent within the effect stays, however sure the race is that another is faster; one
  * beyond it goes. */
 static void test_effect(void) {
@@ -250,6 +318,9 @@ void check_race(void) {
   check_test(suite, "noise, outliers, drift", test_noise);
   check_test(suite, "quiet", test_quiet);
   check_test(suite, "agreement", test_agreement);
+  check_test(suite, "moods", test_moods);
+  check_test(suite, "border", test_border);
+  check_test(suite, "unknown look", test_unknown_look);
   check_test(suite, "effect", test_effect);
   check_test(suite, "spell", test_spell);
   check_test(suite, "tie", test_tie);
