@@ -275,6 +275,6 @@ race_look race_look_at(const race_lane *lane) {
 race_look race_both(race_look first, race_look second) {
   if (first.ratio <= 0) return second;
   if (second.ratio <= 0) return first;
-  return (race_look){sqrt(first.ratio * second.ratio),
-                     fmax(first.noise, second.noise) + fabs(first.ratio - second.ratio)};
+  double noise = fmax(first.noise, second.noise) + fabs(first.ratio - second.ratio);
+  return (race_look){sqrt(first.ratio * second.ratio), fmin(noise, 1)};
 }

@@ -72,7 +72,8 @@ race_look race_look_at(const race_lane *lane);
 
 /* Two looks at a pair, minutes apart: the middle of their ratios. Its noise is the races' and, on
  * top of it, what the looks differ by: where a host's memory has moods, another run may see as much
- * of a difference to this one. Where one look is not known the other stands alone. */
+ * of a difference to this one; at most 1, as of a race. Where one look is not known the other
+ * stands alone. */
 race_look race_both(race_look first, race_look second);
 
 /* Is the pick ahead by more than the race's noise? Asked of each look, not of both in one: what is

@@ -206,6 +206,8 @@ static void test_unknown_look(void) {
   CHECK(a.ratio == 1.1 && a.noise == 0.06 && b.ratio == 1.1 && b.noise == 0.06,
         "%g +- %g, %g +- %g", a.ratio, a.noise, b.ratio, b.noise);
   CHECK(!race_beats(none) && race_beats(seen), "beats");
+  a = race_both((race_look){0.5, 0.5}, (race_look){1.2, 0.4});
+  CHECK(a.noise == 1, "noise %g: a table takes no more than 1", a.noise);
 }
 
 /* An incumbent within the effect stays, however sure the race is that another is faster; one
