@@ -4,70 +4,58 @@
 
 #include "check.h"
 #include "fp4moe_io.h"
-#include "random_layer.h"
+#include "layer_call.h"
+#include "scratch.h"
 
 #define MODEL_FILE "model.safetensors"
 
-/* The other half of suite "io": layers, config.json, loading. */
+/* ---- The parts of suite "io", and the suites that come with it ---- */
+
+void check_io_tensors(CU_pSuite suite);
 void check_io_layers(CU_pSuite suite);
-
-/* Families written by the tests (check_io_families.c). */
+void check_io_config(CU_pSuite suite);
 void check_io_families(CU_pSuite suite);
-
-/* The one layer of the checkpoint, of this family, gives the bits of m. */
-void io_same_layer(const random_layer *m, const char *path, const char *family);
-
-/* GGUF files (check_io_gguf.c). */
 void check_io_gguf(CU_pSuite suite);
-
-/* Dense matrices (check_io_linear.c). */
+void check_io_gguf_headers(CU_pSuite suite);
 void check_io_linear(CU_pSuite suite);
-
-/* One rank of several (check_io_slices.c). */
 void check_io_slices(CU_pSuite suite);
 
-/* Suite "data" (check_io_data.c). */
 void check_io_data(void);
-
-/* Suite "data classes" (check_io_class.c). */
 void check_io_class(void);
-
-/* Suite "floats" (check_io_floats.c). */
 void check_io_floats(void);
-
-/* Suite "packed" (check_io_packed.c). */
 void check_io_packed(void);
-
-/* Suite "faults" (check_io_faults.c). */
+void check_io_packed_refused(CU_pSuite suite);
 void check_io_faults(void);
-
-/* Suite "modes of loaders" (check_io_modes.c). */
 void check_io_modes(void);
 
-/* A directory for the running test, made and removed with all that is in it. */
-extern char io_scratch[64];
-void io_scratch_open(void);
-void io_scratch_close(void);
+/* ---- Checkpoints ---- */
 
-/* "<io_scratch>/<name>": one of four buffers in turn. */
-const char *io_at(const char *name);
-size_t io_count_files(void); /* in the directory */
-void io_put_text(const char *path, const char *text);
+/* Path of a file of tests/data/layers, valid until the next call. */
+const char *io_data_path(const char *name);
+
+/* NULL: failed, and the test with it. */
+fp4moe_checkpoint *io_open_checkpoint(const char *path);
+fp4moe_checkpoint *io_open_with(const char *path, int verify, int copy);
+
+/* Loads layer 0 as it is described, in a context of its own, and destroys it. */
+fp4moe_status io_load(const fp4moe_checkpoint *ckpt);
+
+/* Packs a file of the data directory to scratch_at(name). */
+void io_pack(const char *source, const char *name);
+
+/* The one layer of the checkpoint, of this family, gives the bits of m (check_io_families.c). */
+void io_same_layer(const random_layer *m, const char *path, const char *family);
+
+int io_same_activation(const fp4moe_activation *a, const fp4moe_activation *b);
 
 /* Fails unless the status is the wanted one and the text, one line, has these words. */
 int io_says(fp4moe_status got, fp4moe_status want, const char *text, const char *words,
             const char *what);
 
-/* A GGUF file of a layer of 3 experts, in NVFP4 with globals. */
-void io_put_gguf(const char *path);
-/* Its up projection alone, in MXFP4, as the matrix `name`. */
-void io_put_gguf_matrix(const char *path, const random_layer *m, const char *name);
+int io_is_text(const char *path, const char *text); /* of a whole file; 0: there is none */
 
-/* Path of a file of tests/data/layers, valid until the next call. */
-const char *io_data_path(const char *name);
-fp4moe_checkpoint *io_open_checkpoint(const char *path); /* NULL: failed, and the test with it */
+/* ---- A file in memory, to change and write again ---- */
 
-/* A file in memory, to change and write again. */
 enum { BUNDLE_TENSORS = 128, BUNDLE_KEPT = 4 * BUNDLE_TENSORS };
 typedef struct bundle {
   fp4moe_tensor_data list[BUNDLE_TENSORS];
@@ -80,7 +68,23 @@ void bundle_read(bundle *m, const char *path);
 void bundle_write(const bundle *m, const char *path);
 void bundle_free(bundle *m);
 
+/* Written as scratch_at(MODEL_FILE), and opened as a checkpoint. */
+fp4moe_checkpoint *bundle_open(const bundle *m);
+
+/* A file of the data directory, written again as scratch_at(MODEL_FILE). */
+void bundle_copy(const char *name);
+
 /* The first tensor whose name ends so; there must be one. */
 fp4moe_tensor_data *bundle_find(bundle *m, const char *ending);
+
+/* ---- Inputs and reference outputs, the .io files of the data directory ---- */
+
+/* The call of a file, its rows repeated to `tokens` (0: as they are): x in BF16; y is the test's.
+ * Freed by io_batch_free. */
+fp4moe_batch io_batch(bundle *io, size_t tokens);
+void io_batch_free(fp4moe_batch *b);
+
+/* rel_l2 of y [tokens][H] off the reference, its rows repeated. */
+double io_error(const fp4moe_tensor_data *reference, size_t tokens, const float *y);
 
 #endif

@@ -9,7 +9,6 @@
 
 #include "check_io.h"
 #include "fp4.h"
-#include "layer_call.h"
 #include "quant.h"
 
 enum { MX = 1, NV = 2, SCALES = 4 };
@@ -53,6 +52,7 @@ static const double off_file = 1e-6;
 
 /* ---- Inputs ---- */
 
+/* NULL: the file has none. */
 static const fp4moe_tensor_data *find(const bundle *io, const char *name) {
   for (size_t i = 0; i < io->n; i++)
     if (!strcmp(io->list[i].name, name)) return &io->list[i];
@@ -60,42 +60,22 @@ static const fp4moe_tensor_data *find(const bundle *io, const char *name) {
 }
 
 /* The file's tokens, repeated to `tokens`; 0: as they are. */
-static problem problem_of(const bundle *io, size_t tokens) {
-  const fp4moe_tensor_data *x = find(io, "x"), *ids = find(io, "topk_ids");
-  size_t rows = x->shape[0];
-  problem p = {tokens ? tokens : rows, ids->shape[1], x->shape[1], NULL, NULL, NULL, NULL};
+static problem problem_of(bundle *io, size_t tokens) {
+  fp4moe_batch b = io_batch(io, tokens);
+  problem p = {.tokens = b.tokens, .top_k = b.top_k, .hidden = bundle_find(io, "x")->shape[1]};
   p.x = malloc(p.tokens * p.hidden * sizeof *p.x);
   p.y = malloc(p.tokens * p.hidden * sizeof *p.y);
-  p.weights = malloc(p.tokens * p.top_k * sizeof *p.weights);
-  p.ids = malloc(p.tokens * p.top_k * sizeof *p.ids);
-  for (size_t t = 0; t < p.tokens; t++) {
-    size_t from = t % rows;
-    for (size_t i = 0; i < p.hidden; i++)
-      p.x[t * p.hidden + i] = fp4_load(x->data, FP4MOE_BF16, from * p.hidden + i);
-    memcpy(p.ids + t * p.top_k, (const int32_t *)ids->data + from * p.top_k,
-           p.top_k * sizeof *p.ids);
-    memcpy(p.weights + t * p.top_k, (const float *)find(io, "topk_weights")->data + from * p.top_k,
-           p.top_k * sizeof *p.weights);
-  }
+  for (size_t i = 0; i < p.tokens * p.hidden; i++) p.x[i] = fp4_load(b.x, b.x_dtype, i);
+  p.weights = (float *)(uintptr_t)b.topk_weights;
+  p.ids = (int32_t *)(uintptr_t)b.topk_ids;
+  free((void *)(uintptr_t)b.x);
   return p;
-}
-
-static double off_reference(const problem *p, const fp4moe_tensor_data *y) {
-  size_t n = p->tokens * p->hidden;
-  double *want = malloc(n * sizeof *want);
-  for (size_t i = 0; i < n; i++)
-    want[i] = (double)((const float *)y->data)[i % (y->shape[0] * p->hidden)];
-  double err = rel_l2(n, p->y, want);
-  free(want);
-  return err;
 }
 
 static fp4moe_layer_desc desc_of(const fp4moe_checkpoint *ckpt, const struct variant *v) {
   fp4moe_layer_desc d = fp4moe_checkpoint_at(ckpt, 0)->desc;
   d.precision = v->precision;
   d.input_global = v->input_global;
-  if (d.activation.kind == FP4MOE_ACTIVATION_UNKNOWN)
-    d.activation = (fp4moe_activation){.kind = FP4MOE_GELU_TANH, .gated = d.activation.gated};
   return d;
 }
 
@@ -111,7 +91,7 @@ static fp4moe_layer *load(const char *file, const struct variant *v, fp4moe_cont
 /* ---- References ---- */
 
 static void check_call(const struct sample *s, const struct variant *v, fp4moe_layer *layer,
-                       const bundle *io, size_t tokens) {
+                       bundle *io, size_t tokens) {
   const fp4moe_tensor_data *y = v->reference ? find(io, v->reference) : NULL;
   problem p = problem_of(io, tokens);
   size_t floats = p.tokens * p.hidden;
@@ -123,15 +103,14 @@ static void check_call(const struct sample *s, const struct variant *v, fp4moe_l
     CHECK_SAME(p.y, want, floats, sizeof *want, s->file);
   }
   if (y) {
-    double err = off_reference(&p, y);
+    double err = io_error(y, p.tokens, p.y);
     CHECK(err <= off_file, "%s, %s, M %zu: rel_l2 %g off %s", s->file, v->name, p.tokens, err,
           v->reference);
   }
   random_layer *m = random_layer_restore(layer);
   closeness c = random_layer_compare(m, p.tokens, p.top_k, p.x, p.ids, p.weights, p.y);
-  CHECK(c.rel_l2 <= 1e-5 && c.ties <= 8 + c.elements / 50,
-        "%s, %s, M %zu: rel_l2 %g, %zu ties of %zu", s->file, v->name, p.tokens, c.rel_l2, c.ties,
-        c.elements);
+  CHECK(is_close(c), "%s, %s, M %zu: rel_l2 %g, %zu ties of %zu", s->file, v->name, p.tokens,
+        c.rel_l2, c.ties, c.elements);
   random_layer_free(m);
   free(want);
   drop(&p);
@@ -174,7 +153,7 @@ static double with_scales(const char *file, float gate_up, float down) {
   fp4moe_batch b = batch_of(&p);
   CHECK(!fp4moe_checkpoint_load_layer(ckpt, 0, ctx, &d, &layer) && !run(layer, &b), "%s",
         fp4moe_error_detail());
-  double err = off_reference(&p, find(&io, "y_w4a4"));
+  double err = io_error(find(&io, "y_w4a4"), p.tokens, p.y);
   drop(&p);
   bundle_free(&io);
   fp4moe_layer_destroy(layer);
@@ -211,7 +190,7 @@ static void floor_rule(void) {
   plan.quant = &mutant;
   layer->plan = &plan;
   CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
-  double err = off_reference(&p, find(&io, "y_mxfp8"));
+  double err = io_error(find(&io, "y_mxfp8"), p.tokens, p.y);
   CHECK(err > 5e-4, "the floor rule, and %g off", err);
   drop(&p);
   bundle_free(&io);
@@ -268,14 +247,13 @@ static void change(bundle *m, const struct scale_case *c) {
 static void input_scales(void) {
   static bundle m;
   fp4moe_context *ctx = context_of(1);
-  io_scratch_open();
+  scratch_open();
   for (size_t i = 0; i < sizeof scale_cases / sizeof *scale_cases; i++) {
     const struct scale_case *c = &scale_cases[i];
     fp4moe_layer *layer = NULL;
     bundle_read(&m, io_data_path(c->file));
     change(&m, c);
-    bundle_write(&m, io_at(MODEL_FILE));
-    fp4moe_checkpoint *ckpt = io_open_checkpoint(io_at(MODEL_FILE));
+    fp4moe_checkpoint *ckpt = bundle_open(&m);
     fp4moe_layer_desc d = desc_of(ckpt, &variants[c->variant]);
     fp4moe_status got = fp4moe_checkpoint_load_layer(ckpt, 0, ctx, &d, &layer);
     io_says(got, c->status, got ? fp4moe_error_detail() : "", c->says, c->ending);
@@ -283,7 +261,7 @@ static void input_scales(void) {
     fp4moe_checkpoint_close(ckpt);
     bundle_free(&m);
   }
-  io_scratch_close();
+  scratch_close();
   fp4moe_context_destroy(ctx);
 }
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "check_io.h"
-#include "random_layer.h"
 
 /* ---- A file in the making ---- */
 
@@ -44,10 +43,9 @@ static void *file_add(const char *dtype, const size_t *shape, size_t rank, const
 enum { TOKENS = 5, TOP_K = 2 };
 
 static void forward(fp4moe_layer *layer, const fp4moe_layer_desc *desc, float *y) {
-  static uint64_t noise;
   float *x = malloc(TOKENS * desc->hidden * sizeof *x), weights[TOKENS * TOP_K];
   int32_t ids[TOKENS * TOP_K];
-  noise = 1;
+  uint64_t noise = 1;
   for (size_t i = 0; i < TOKENS * desc->hidden; i++) {
     noise = noise * 6364136223846793005u + 1442695040888963407u;
     x[i] = (float)(noise >> 40) * 0x1p-23f - 1;
@@ -56,30 +54,17 @@ static void forward(fp4moe_layer *layer, const fp4moe_layer_desc *desc, float *y
     ids[i] = (int32_t)(i % desc->experts);
     weights[i] = 0.25f * (float)(1 + i);
   }
-  fp4moe_batch b = {.struct_size = sizeof b,
-                    .tokens = TOKENS,
-                    .top_k = TOP_K,
-                    .x = x,
-                    .x_dtype = FP4MOE_F32,
-                    .y = y,
-                    .y_dtype = FP4MOE_F32,
-                    .topk_ids = ids,
-                    .ids_dtype = FP4MOE_I32,
-                    .topk_weights = weights};
-  fp4moe_limits limits = {sizeof limits, TOKENS, TOP_K, 0};
-  size_t bytes = fp4moe_workspace_bytes(layer, &limits);
-  void *workspace = malloc(bytes + 1);
-  CHECK(!fp4moe_layer_forward(layer, &b, workspace, bytes), "%s", fp4moe_error_detail());
-  free(workspace);
+  const problem p = {TOKENS, TOP_K, desc->hidden, x, y, weights, ids};
+  const fp4moe_batch b = batch_of(&p);
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   free(x);
 }
 
 void io_same_layer(const random_layer *m, const char *path, const char *family) {
-  fp4moe_context *ctx;
+  fp4moe_context *ctx = context_of(0);
   fp4moe_layer *want = NULL, *got = NULL;
   size_t n = TOKENS * m->desc.hidden;
   float *a = malloc(n * sizeof *a), *b = calloc(n, sizeof *b);
-  CHECK(!fp4moe_context_create(NULL, &ctx), "%s", fp4moe_error_detail());
   CHECK(!random_layer_open(m, ctx, &want), "%s", fp4moe_error_detail());
   forward(want, &m->desc, a);
   fp4moe_checkpoint *ckpt = io_open_checkpoint(path);
@@ -120,7 +105,7 @@ static void test_compressed_mx(void) {
   static const char *const families[] = {"MXFP4 (compressed-tensors, w1 w2 w3)",
                                          "MXFP4 (compressed-tensors)"};
   random_layer *m = new_layer(FP4MOE_MXFP4, 64, 96, 3, 0);
-  io_scratch_open();
+  scratch_open();
   for (size_t w = 0; w < 2; w++) {
     file_begin();
     for (size_t e = 0; e < 3; e++)
@@ -133,11 +118,11 @@ static void test_compressed_mx(void) {
                         "model.layers.7.mlp.experts.%zu.%s.%s", e, words[w][p], "weight_scale"),
                m->scales[p] + e * n * k / 32, n * k / 32);
       }
-    bundle_write(&file, io_at(MODEL_FILE));
+    bundle_write(&file, scratch_at(MODEL_FILE));
     bundle_free(&file);
-    io_same_layer(m, io_at(MODEL_FILE), families[w]);
+    io_same_layer(m, scratch_at(MODEL_FILE), families[w]);
   }
-  io_scratch_close();
+  scratch_close();
   random_layer_free(m);
 }
 
@@ -208,7 +193,7 @@ static void put_fused(const struct fused *f, const random_layer *m) {
     put_global(f, m, names[p], p, "_input_scale");
     if (m->biases) put_bias(f, m, names[p], p);
   }
-  bundle_write(&file, io_at(MODEL_FILE));
+  bundle_write(&file, scratch_at(MODEL_FILE));
 }
 
 /* As many different globals as the tensor can hold. */
@@ -234,34 +219,22 @@ static void try_fused(const struct fused *f, size_t hidden, size_t intermediate,
   share_globals(m, f->global);
   put_fused(f, m);
   bundle_free(&file);
-  io_same_layer(m, io_at(MODEL_FILE),
+  io_same_layer(m, scratch_at(MODEL_FILE),
                 f->interleaved ? "NVFP4 (gpt-oss, ModelOpt)" : "NVFP4 (Llama-4, fused)");
   random_layer_free(m);
 }
 
 static void test_fused(void) {
-  io_scratch_open();
+  scratch_open();
   for (size_t i = 0; i < sizeof fused_files / sizeof *fused_files; i++) {
     try_fused(&fused_files[i], 64, 48, 3);
     try_fused(&fused_files[i], 304, 112, 2);
   }
   try_fused(&fused_files[4], 1040, 4112, 1); /* several strips of 2 MiB */
-  io_scratch_close();
+  scratch_close();
 }
 
 /* ---- Fused layers that are refused ---- */
-
-static fp4moe_status load(const char *path) {
-  fp4moe_checkpoint *ckpt = io_open_checkpoint(path);
-  fp4moe_context *ctx;
-  fp4moe_layer *layer = NULL;
-  CHECK(!fp4moe_context_create(NULL, &ctx), "%s", fp4moe_error_detail());
-  fp4moe_status status = fp4moe_checkpoint_load_layer(ckpt, 0, ctx, NULL, &layer);
-  fp4moe_layer_destroy(layer);
-  fp4moe_context_destroy(ctx);
-  fp4moe_checkpoint_close(ckpt);
-  return status;
-}
 
 /* A shape of the same size, or a value at a place, in the tensor with this ending. */
 static const struct fused_case {
@@ -300,7 +273,7 @@ static const struct fused_case {
 };
 
 static void test_fused_refused(void) {
-  io_scratch_open();
+  scratch_open();
   for (size_t i = 0; i < sizeof fused_cases / sizeof *fused_cases; i++) {
     const struct fused_case *c = &fused_cases[i];
     const struct fused *f = &fused_files[c->file];
@@ -316,13 +289,14 @@ static void test_fused_refused(void) {
     } else {
       ((uint8_t *)data)[c->at] = (uint8_t)c->value;
     }
-    bundle_write(&file, io_at(MODEL_FILE));
-    fp4moe_status status = load(io_at(MODEL_FILE));
+    fp4moe_checkpoint *ckpt = bundle_open(&file);
+    fp4moe_status status = io_load(ckpt);
     io_says(status, c->status, status ? fp4moe_error_detail() : "", c->says, c->ending);
+    fp4moe_checkpoint_close(ckpt);
     bundle_free(&file);
     random_layer_free(m);
   }
-  io_scratch_close();
+  scratch_close();
 }
 
 void check_io_families(CU_pSuite suite) {

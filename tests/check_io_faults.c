@@ -1,15 +1,14 @@
 /* check_io_faults.c - every allocation and every system call of reading, packing and writing fails
  * once (faults.h): an error that says so, nothing leaked, nothing torn.
  * jansson allocates through the same counter. */
-#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "check_io.h"
 #include "faults.h"
+#include "gguf_file.h"
 
 /* ---- What is done ---- */
 
@@ -89,7 +88,7 @@ static void check_end(const char *what, fp4moe_status status, fp4moe_status want
   CHECK(!faulty.held && !faulty.files, "%s %ld: %ld allocations and %ld files are left, %s '%s'",
         what, faulty.at, faulty.held, faulty.files, fp4moe_status_name(status), text);
   if (!target) return;
-  CHECK(io_count_files() == 2, "%s %ld: %zu files", what, faulty.at, io_count_files());
+  CHECK(scratch_files("") == 2, "%s %ld: %zu files", what, faulty.at, scratch_files(""));
   CHECK(status ? holds("old", 3) : holds(whole, whole_bytes), "%s %ld: the file is not the %s one",
         what, faulty.at, status ? "old" : "whole new");
 }
@@ -100,7 +99,7 @@ static void each(const char *what, operation *run, enum fault fault, int error,
   long at = 0, failed = 0;
   if (target) run_whole(run);
   for (faulty.hit = 1; faulty.hit && at < 3000; at++) {
-    if (target) io_put_text(target, "old");
+    if (target) scratch_put_text(target, "old");
     fp4moe_status status = armed(run, fault, error, at);
     failed += status != 0;
     check_end(what, status, want);
@@ -117,21 +116,21 @@ static void *json_allocate(size_t n) { return faults_allocate(FAULT_JSON, 0, n);
 /* layer: NULL = a GGUF file. */
 static void begin(const char *layer, const char *name) {
   static char paths[2][160];
-  io_scratch_open();
-  snprintf(paths[0], sizeof paths[0], "%s", layer ? io_data_path(layer) : io_at("gguf"));
-  if (!layer) io_put_gguf(paths[0]);
+  scratch_open();
+  snprintf(paths[0], sizeof paths[0], "%s", layer ? io_data_path(layer) : scratch_at("gguf"));
+  if (!layer) gguf_write_layer(paths[0]);
   json_set_alloc_funcs(json_allocate, faults_free);
   source = paths[0];
-  if (name) snprintf(paths[1], sizeof paths[1], "%s", io_at(name));
+  if (name) snprintf(paths[1], sizeof paths[1], "%s", scratch_at(name));
   target = name ? paths[1] : NULL;
-  if (name) io_put_text(io_at("bystander"), "x");
-  CHECK(!fp4moe_context_create(NULL, &context), "%s", fp4moe_error_detail());
+  if (name) scratch_put_text(scratch_at("bystander"), "x");
+  context = context_of(0);
 }
 
 static void end(void) {
   fp4moe_context_destroy(context);
   json_set_alloc_funcs(malloc, free);
-  io_scratch_close();
+  scratch_close();
 }
 
 /* ---- Tests ---- */

@@ -161,9 +161,9 @@ static void compare(const sample *s, bundle *m, int interleaved, fp4moe_dtype dt
 static void unpack(const sample *s, bundle *m, int interleaved) {
   fp4moe_tensors *set = NULL;
   struct io_fp4 f;
-  bundle_write(m, io_at(MODEL_FILE));
+  bundle_write(m, scratch_at(MODEL_FILE));
   const char *name = bundle_find(m, s->codes)->name;
-  CHECK(!fp4moe_tensors_open(io_at(MODEL_FILE), &set), "%s", fp4moe_error_detail());
+  CHECK(!fp4moe_tensors_open(scratch_at(MODEL_FILE), &set), "%s", fp4moe_error_detail());
   if (CHECK(!fp4moe_io_fp4_find(set, name, &f), "%s", fp4moe_error_detail())) {
     size_t length = strlen(f.name), tail = strlen(s->name);
     CHECK(length > tail && !strcmp(f.name + length - tail, s->name), "the name is %s", f.name);
@@ -182,14 +182,14 @@ static void unpack(const sample *s, bundle *m, int interleaved) {
 }
 
 static void every_naming(void) {
-  io_scratch_open();
+  scratch_open();
   for (int i = 0; i < SAMPLES; i++) {
     bundle m;
     bundle_read(&m, io_data_path(samples[i].file));
     unpack(&samples[i], &m, 0);
     bundle_free(&m);
   }
-  io_scratch_close();
+  scratch_close();
 }
 
 /* Every scale, and globals whose product with 1.5 * 13 is beside a tie of BF16 by less than FP32
@@ -199,7 +199,7 @@ static void rounding(void) {
   static uint8_t scales[80 * 6];
   for (size_t i = 0; i < sizeof scales; i++) scales[i] = (uint8_t)(i % 127 | (i / 127 & 1) << 7);
   const sample *s = &samples[3];
-  io_scratch_open();
+  scratch_open();
   for (int i = 0; i < 5; i++) {
     bundle m;
     bundle_read(&m, io_data_path(s->file));
@@ -208,7 +208,7 @@ static void rounding(void) {
     unpack(s, &m, 0);
     bundle_free(&m);
   }
-  io_scratch_close();
+  scratch_close();
 }
 
 /* E8M0 at both ends: 2^-127 times 0.5, 2^127 times 6. */
@@ -216,12 +216,12 @@ static void extreme_scales(void) {
   static uint8_t scales[4 * 128 * 3];
   bundle m;
   for (size_t i = 0; i < sizeof scales; i++) scales[i] = (uint8_t)(i % 2 ? 254 - i % 5 : i % 7);
-  io_scratch_open();
+  scratch_open();
   bundle_read(&m, io_data_path(samples[1].file));
   bundle_find(&m, samples[1].scales)->data = scales;
   unpack(&samples[1], &m, 0);
   bundle_free(&m);
-  io_scratch_close();
+  scratch_close();
 }
 
 /* A global for each expert, then for each gate and up: halves, and interleaved beside a bias. */
@@ -229,7 +229,7 @@ static void many_globals(void) {
   static const float globals[] = {0.5f, 3, 0.7f, 11};
   static const size_t each[] = {2}, pairs[] = {2, 2}, one[] = {1};
   const sample *s = &samples[6];
-  io_scratch_open();
+  scratch_open();
   for (int way = 0; way < 3; way++) {
     bundle m;
     bundle_read(&m, io_data_path(s->file));
@@ -244,7 +244,7 @@ static void many_globals(void) {
     unpack(s, &m, way == 2);
     bundle_free(&m);
   }
-  io_scratch_close();
+  scratch_close();
 }
 
 /* ---- Refusals ---- */
@@ -305,7 +305,7 @@ static const struct {
 static void refused(void) {
   static uint8_t out[4 * 192 * 128 * 4];
   struct io_fp4 f;
-  io_scratch_open();
+  scratch_open();
   for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
     const sample *s = &samples[refusals[i].sample];
     fp4moe_tensors *set = NULL;
@@ -313,8 +313,8 @@ static void refused(void) {
     bundle_read(&m, io_data_path(s->file));
     const char *name = bundle_find(&m, s->codes)->name;
     refusals[i].change(bundle_find(&m, refusals[i].ending));
-    bundle_write(&m, io_at(MODEL_FILE));
-    CHECK(!fp4moe_tensors_open(io_at(MODEL_FILE), &set), "%s", fp4moe_error_detail());
+    bundle_write(&m, scratch_at(MODEL_FILE));
+    CHECK(!fp4moe_tensors_open(scratch_at(MODEL_FILE), &set), "%s", fp4moe_error_detail());
     fp4moe_status status = fp4moe_io_fp4_find(set, name, &f);
     if (!status) {
       status = fp4moe_io_fp4_read(set, &f, FP4MOE_F32, out);
@@ -326,7 +326,7 @@ static void refused(void) {
     fp4moe_tensors_close(set);
     bundle_free(&m);
   }
-  io_scratch_close();
+  scratch_close();
 }
 
 void check_io_floats(void) {

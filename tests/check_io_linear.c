@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check_io.h"
+#include "gguf_file.h"
 
 enum { ROWS = 3 };
 
@@ -68,7 +68,7 @@ static void write_matrix(const struct spelling *s, const random_layer *m, const 
   size_t n = 3;
   if (s->global) list[n++] = (fp4moe_tensor_data){name_of(s, 2, s->global), "F32", 0, NULL, global};
   if (s->bias) list[n++] = (fp4moe_tensor_data){name_of(s, 3, s->bias), "F32", 1, bias, m->bias[1]};
-  CHECK(!fp4moe_tensors_write(io_at(MODEL_FILE), list, n), "%s", fp4moe_error_detail());
+  CHECK(!fp4moe_tensors_write(scratch_at(MODEL_FILE), list, n), "%s", fp4moe_error_detail());
 }
 
 static void compare(const char *path, const struct spelling *s, const random_layer *m, float global,
@@ -102,35 +102,33 @@ static void compare(const char *path, const struct spelling *s, const random_lay
 }
 
 static void test_linears(void) {
-  fp4moe_context *ctx;
-  io_scratch_open();
-  CHECK(!fp4moe_context_create(NULL, &ctx), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx = context_of(0);
+  scratch_open();
   for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
     const struct spelling *s = &spellings[i];
     random_layer *m = new_layer(s->format);
     const float stored = s->reciprocal ? 1300.0f : m->global[1][0];
     write_matrix(s, m, &stored);
-    compare(io_at(MODEL_FILE), s, m, s->reciprocal ? 1.0f / stored : stored, ctx);
+    compare(scratch_at(MODEL_FILE), s, m, s->reciprocal ? 1.0f / stored : stored, ctx);
     random_layer_free(m);
   }
   const struct spelling blocks = {
       .name = "output", .family = "MXFP4 (GGUF)", .format = FP4MOE_MXFP4};
   random_layer *m = new_layer(FP4MOE_MXFP4);
-  io_put_gguf_matrix(io_at("a.gguf"), m, blocks.name);
-  compare(io_at("a.gguf"), &blocks, m, 1, ctx);
+  gguf_write_matrix(scratch_at("a.gguf"), m, blocks.name);
+  compare(scratch_at("a.gguf"), &blocks, m, 1, ctx);
   random_layer_free(m);
   fp4moe_context_destroy(ctx);
-  io_scratch_close();
+  scratch_close();
 }
 
 /* ---- Refused ---- */
 
 static void refuse(const struct spelling *s, random_layer *m, float global, const char *words) {
-  fp4moe_context *ctx;
+  fp4moe_context *ctx = context_of(0);
   fp4moe_linear *linear = NULL;
   write_matrix(s, m, &global);
-  CHECK(!fp4moe_context_create(NULL, &ctx), "%s", fp4moe_error_detail());
-  fp4moe_checkpoint *ckpt = io_open_checkpoint(io_at(MODEL_FILE));
+  fp4moe_checkpoint *ckpt = io_open_checkpoint(scratch_at(MODEL_FILE));
   io_says(fp4moe_checkpoint_load_linear(ckpt, s->name, ctx, NULL, &linear), FP4MOE_INVALID,
           fp4moe_error_detail(), words, words);
   io_says(fp4moe_checkpoint_load_linear(ckpt, "absent", ctx, NULL, &linear), FP4MOE_INVALID,
@@ -142,7 +140,7 @@ static void refuse(const struct spelling *s, random_layer *m, float global, cons
 static void test_refused(void) {
   random_layer *m = new_layer(FP4MOE_NVFP4);
   struct spelling s = spellings[0];
-  io_scratch_open();
+  scratch_open();
   refuse(&s, m, 1.0f / 0.0f, "'lm_head.weight_scale_2': the global would be inf");
   refuse(&spellings[1], m, 0, "up_proj.weight_global_scale': the global would be inf");
   refuse(&spellings[1], m, 1.0f / 0.0f, "up_proj.weight_global_scale': the global would be 0");
@@ -154,7 +152,7 @@ static void test_refused(void) {
   refuse(&s, m, 1, "no dense FP4 matrix 'lm_head'");
   m->scales[1][7] = 0x7f;
   refuse(&spellings[0], m, 1, "tensor 'lm_head.weight_scale'");
-  io_scratch_close();
+  scratch_close();
   random_layer_free(m);
 }
 

@@ -6,7 +6,6 @@
 
 #include "check_io.h"
 #include "io/floats.h"
-#include "layer_call.h"
 #include "modes.h"
 
 static void load(const void *path, scene_notes *notes) {
@@ -16,10 +15,7 @@ static void load(const void *path, scene_notes *notes) {
   IN_MODE(fp4moe_checkpoint_open(path, &ckpt));
   const fp4moe_activation *activation = &fp4moe_checkpoint_at(ckpt, 0)->desc.activation;
   scene_note(notes, activation, sizeof *activation);
-  fp4moe_layer_desc d = fp4moe_checkpoint_at(ckpt, 0)->desc;
-  if (d.activation.kind == FP4MOE_ACTIVATION_UNKNOWN)
-    d.activation = (fp4moe_activation){.kind = FP4MOE_GELU, .gated = d.activation.gated};
-  IN_MODE(fp4moe_checkpoint_load_layer(ckpt, 0, ctx, &d, &layer));
+  IN_MODE(fp4moe_checkpoint_load_layer(ckpt, 0, ctx, NULL, &layer));
   uint8_t *records = whole_records(layer);
   scene_note(notes, records, layer->desc.experts * layer->shape.bytes);
   free(records);
@@ -41,17 +37,14 @@ static void layers_loaded_in_modes(void) {
 
 /* Numbers that no FP32 has, beside a layer. */
 static void config_in_modes(void) {
-  static bundle m;
   char path[160];
-  io_scratch_open();
-  bundle_read(&m, io_data_path("gptoss_mxfp4"));
-  bundle_write(&m, io_at(MODEL_FILE));
-  bundle_free(&m);
-  io_put_text(io_at("config.json"), "{\"model_type\":\"gpt_oss\",\"swiglu_limit\":6.9,"
-                                    "\"num_experts_per_tok\":2}");
-  strcpy(path, io_scratch);
+  scratch_open();
+  bundle_copy("gptoss_mxfp4");
+  scratch_put_text(scratch_at("config.json"), "{\"model_type\":\"gpt_oss\",\"swiglu_limit\":6.9,"
+                                              "\"num_experts_per_tok\":2}");
+  strcpy(path, scratch);
   play_in_modes("config.json", load, path);
-  io_scratch_close();
+  scratch_close();
 }
 
 /* ---- Tensors as floats ---- */

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "check_io.h"
-#include "random_layer.h"
 
 static const struct cut {
   const char *file, *io;
@@ -33,34 +32,20 @@ static const double bounds[] = {1e-5, 5e-3, 1.5e-2}; /* f32, bf16, int8 */
 static void add_rank(const fp4moe_checkpoint *ckpt, fp4moe_context *ctx,
                      const fp4moe_layer_desc *desc, const fp4moe_slice *slice, bundle *io,
                      double *sum) {
-  const fp4moe_tensor_data *x = bundle_find(io, "x"), *ids = bundle_find(io, "topk_ids");
   fp4moe_layer *layer = NULL;
-  size_t n = x->shape[0] * desc->hidden;
-  float *y = malloc(n * sizeof *y);
   int32_t map[16];
   CHECK(!fp4moe_slice_expert_map(slice, desc, map), "%s", fp4moe_error_detail());
   if (!CHECK(!fp4moe_checkpoint_load_slice(ckpt, 0, ctx, desc, slice, &layer), "%s",
              fp4moe_error_detail()))
     return;
-  fp4moe_batch batch = {.struct_size = sizeof batch,
-                        .tokens = x->shape[0],
-                        .top_k = ids->shape[1],
-                        .x = x->data,
-                        .x_dtype = FP4MOE_BF16,
-                        .y = y,
-                        .y_dtype = FP4MOE_F32,
-                        .topk_ids = ids->data,
-                        .ids_dtype = FP4MOE_I32,
-                        .topk_weights = bundle_find(io, "topk_weights")->data,
-                        .expert_map = map,
-                        .expert_map_count = desc->experts};
-  fp4moe_limits limits = {sizeof limits, batch.tokens, batch.top_k, 0};
-  size_t bytes = fp4moe_workspace_bytes(layer, &limits);
-  void *workspace = malloc(bytes + 1);
-  CHECK(!fp4moe_layer_forward(layer, &batch, workspace, bytes), "%s", fp4moe_error_detail());
+  fp4moe_batch b = io_batch(io, 0);
+  const size_t n = b.tokens * desc->hidden;
+  float *y = malloc(n * sizeof *y);
+  b.y = y, b.expert_map = map, b.expert_map_count = desc->experts;
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   for (size_t i = 0; i < n; i++) sum[i] += (double)y[i];
-  free(workspace);
   fp4moe_layer_destroy(layer);
+  io_batch_free(&b);
   free(y);
 }
 
@@ -72,30 +57,24 @@ static void try_cut(const struct cut *c, fp4moe_context *ctx, int precision) {
   const fp4moe_tensor_data *y = bundle_find(&io, "y");
   size_t n = y->shape[0] * y->shape[1];
   double *sum = calloc(n, sizeof *sum);
-  double *want = malloc(n * sizeof *want);
   float *got = malloc(n * sizeof *got);
   desc.precision = (fp4moe_precision)precision;
   for (size_t r = 0; r < c->ranks; r++) {
     const fp4moe_slice slice = {sizeof slice, c->split, r, c->ranks};
     add_rank(ckpt, ctx, &desc, &slice, &io, sum);
   }
-  for (size_t i = 0; i < n; i++) {
-    got[i] = (float)sum[i];
-    want[i] = (double)((const float *)y->data)[i];
-  }
-  double error = rel_l2(n, got, want);
+  for (size_t i = 0; i < n; i++) got[i] = (float)sum[i];
+  double error = io_error(y, y->shape[0], got);
   CHECK(error <= bounds[precision], "%s, split %d, %zu ranks, class %d: rel_l2 %g", c->file,
         (int)c->split, c->ranks, precision, error);
   free(sum);
-  free(want);
   free(got);
   bundle_free(&io);
   fp4moe_checkpoint_close(ckpt);
 }
 
 static void test_sum(void) {
-  fp4moe_context *ctx;
-  CHECK(!fp4moe_context_create(NULL, &ctx), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx = context_of(0);
   for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
     for (int precision = 0; precision < 3; precision++) try_cut(&cuts[i], ctx, precision);
   fp4moe_context_destroy(ctx);
@@ -180,15 +159,13 @@ static void test_map(void) {
  * is told with the layer's numbers; in what others read it is not seen. */
 static void test_broken(void) {
   static bundle m;
-  fp4moe_context *ctx;
+  fp4moe_context *ctx = context_of(0);
   fp4moe_layer *layer = NULL;
-  io_scratch_open();
+  scratch_open();
   bundle_read(&m, io_data_path("qwen3_nvfp4_modelopt"));
   ((uint8_t *)(uintptr_t)bundle_find(&m, "experts.4.down_proj.weight_scale")->data)[4] = 0x7f;
-  bundle_write(&m, io_at(MODEL_FILE));
+  fp4moe_checkpoint *ckpt = bundle_open(&m);
   bundle_free(&m);
-  CHECK(!fp4moe_context_create(NULL, &ctx), "%s", fp4moe_error_detail());
-  fp4moe_checkpoint *ckpt = io_open_checkpoint(io_at(MODEL_FILE));
   for (size_t r = 0; r < 5; r++)
     for (int split = FP4MOE_SPLIT_EXPERTS; split <= FP4MOE_SPLIT_INTERMEDIATE; split++) {
       const fp4moe_slice slice = {sizeof slice, (fp4moe_split)split, r, 5};
@@ -203,7 +180,7 @@ static void test_broken(void) {
     }
   fp4moe_checkpoint_close(ckpt);
   fp4moe_context_destroy(ctx);
-  io_scratch_close();
+  scratch_close();
 }
 
 void check_io_slices(CU_pSuite suite) {
