@@ -118,6 +118,13 @@ void check_rows(CU_pSuite suite, const char *name, fp4moe_op op, check_row_fn *t
     if (fp4moe_kernels[i].op == op) check_one_row(suite, name, &fp4moe_kernels[i], test);
 }
 
+const fp4moe_kernel *check_kernel(const char *name) {
+  for (size_t i = 0; i < fp4moe_kernel_count; i++)
+    if (!strcmp(fp4moe_kernels[i].name, name)) return &fp4moe_kernels[i];
+  die(name);
+  return NULL;
+}
+
 static const fp4moe_kernel *find_c(fp4moe_op op, int format, int act, int form, int kind,
                                    int gated) {
   for (size_t i = 0; i < fp4moe_kernel_count; i++) {
@@ -229,6 +236,15 @@ int check_same_floats(const char *file, int line, const float *got, const float 
     return 0;
   }
   return 1;
+}
+
+char *check_variable(const char *name, const char *value) {
+  char *old = getenv(name) ? strdup(getenv(name)) : NULL;
+  if (value)
+    setenv(name, value, 1);
+  else
+    unsetenv(name);
+  return old;
 }
 
 /* ---- The run ---- */

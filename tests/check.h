@@ -38,6 +38,9 @@ enum { CHECK_EVEX_ROWS = 4 };
 extern const fp4moe_kernel check_evex_rows[CHECK_EVEX_ROWS]; /* evex_avx512vnni.c */
 #endif
 
+/* The row of kernels.inc with this name: there must be one. */
+const fp4moe_kernel *check_kernel(const char *name);
+
 /* The _c row of the same op, format, class, form and kind. */
 const fp4moe_kernel *check_spec(const fp4moe_kernel *row);
 
@@ -76,6 +79,11 @@ int check_same(const char *file, int line, const void *got, const void *want, si
   check_same_floats(__FILE__, __LINE__, got, want, count, what)
 int check_same_floats(const char *file, int line, const float *got, const float *want, size_t count,
                       const char *what);
+
+/* ---- The environment ---- */
+
+/* Sets a variable, or removes it where the value is NULL. What it was: a copy, to be set again. */
+char *check_variable(const char *name, const char *value);
 
 /* ---- Random ---- */
 

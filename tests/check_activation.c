@@ -23,8 +23,8 @@ static problem draw_tokens(const fp4moe_layer_desc *d, size_t tokens) {
 static void forward(const random_layer *m, fp4moe_context *ctx, const fp4moe_kernel *row,
                     problem *p) {
   const fp4moe_batch b = batch_of(p);
-  fp4moe_layer *layer = NULL;
-  if (!CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail())) return;
+  fp4moe_layer *layer = layer_of(m, ctx);
+  if (!layer) return;
   CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   char names[1024];
   uint32_t *rows = calloc(m->desc.experts, sizeof *rows);
@@ -36,9 +36,9 @@ static void forward(const random_layer *m, fp4moe_context *ctx, const fp4moe_ker
 }
 
 /* How far the result is from the reference with this fault. */
-static closeness error_of(random_layer *m, const problem *p, random_fault fault) {
+static closeness error_with(random_layer *m, const problem *p, random_fault fault) {
   m->fault = fault;
-  return random_layer_compare(m, p->tokens, 1, p->x, p->ids, p->weights, p->y);
+  return error_of(m, p);
 }
 
 /* ---- Every kind behind every matmul kernel ---- */
@@ -63,7 +63,7 @@ static void compare(const fp4moe_kernel *row, fp4moe_context *ctx, const fp4moe_
   random_layer *m = random_layer_new(d, 1, NULL);
   problem p = draw_tokens(d, row->op == FP4MOE_OP_GEMM ? 40 : 3); /* 17 rows and more: a gemm's */
   forward(m, ctx, row, &p);
-  closeness c = error_of(m, &p, FAULT_NONE);
+  closeness c = error_with(m, &p, FAULT_NONE);
   CHECK(is_close(c), "%s, kind %d gated %d: rel_l2 %g, %zu ties of %zu", class,
         (int)d->activation.kind, d->activation.gated, c.rel_l2, c.ties, c.elements);
   drop(&p);
@@ -74,19 +74,12 @@ static void test_matmul(const fp4moe_kernel *row) {
   char globs[256]; /* a gemm in C is taken beside no other gemv than one in C */
   snprintf(globs, sizeof globs, "%s%s", row->name,
            row->isa == FP4MOE_ISA_c && row->op == FP4MOE_OP_GEMM ? ",fp4moe_gemv_*_c" : "");
-  fp4moe_context_desc cd = {.struct_size = sizeof cd, .kernels = globs, .max_threads = 1};
-  fp4moe_context *ctx = NULL;
-  if (!CHECK(!fp4moe_context_create(&cd, &ctx), "%s", fp4moe_error_detail())) return;
+  fp4moe_context *ctx = context_with((fp4moe_context_desc){.kernels = globs, .max_threads = 1});
+  if (!ctx) return;
   for (const class_word *w = class_words; w < class_words + CLASS_WORDS; w++)
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds && serves(row, w); k++) {
-      fp4moe_layer_desc d = {.struct_size = sizeof d,
-                             .hidden = 64,
-                             .intermediate = 96,
-                             .experts = 1, /* all tokens are rows of one matmul */
-                             .format = w->format,
-                             .precision = w->precision,
-                             .activation = kinds[k],
-                             .input_global = w->input_global};
+      fp4moe_layer_desc d = class_desc(w, 64, 96, 1); /* all tokens are rows of one matmul */
+      d.activation = kinds[k];
       compare(row, ctx, &d, w->name);
     }
   fp4moe_context_destroy(ctx);
@@ -126,18 +119,12 @@ static const struct mutant {
 
 static void check_mutant(const struct mutant *x, fp4moe_context *ctx, const class_word *w) {
   const double least = w->precision == FP4MOE_PRECISION_F32 ? 2e-5 : 4e-3;
-  fp4moe_layer_desc d = {.struct_size = sizeof d,
-                         .hidden = 96,
-                         .intermediate = 64,
-                         .experts = 2,
-                         .format = w->format,
-                         .precision = w->precision,
-                         .activation = x->activation,
-                         .input_global = w->input_global};
+  fp4moe_layer_desc d = class_desc(w, 96, 64, 2);
+  d.activation = x->activation;
   random_layer *m = random_layer_new(&d, 1, NULL);
   problem p = draw_tokens(&d, 16);
   forward(m, ctx, NULL, &p);
-  closeness right = error_of(m, &p, FAULT_NONE), wrong = error_of(m, &p, x->fault);
+  closeness right = error_with(m, &p, FAULT_NONE), wrong = error_with(m, &p, x->fault);
   CHECK(is_close(right) && wrong.rel_l2 > least,
         "fault %d, kind %d gated %d, %s: rel_l2 %g with it, %g without, %zu ties", (int)x->fault,
         (int)x->activation.kind, x->activation.gated, w->name, wrong.rel_l2, right.rel_l2,

@@ -8,11 +8,11 @@
 #include <string.h>
 
 #include "fp4.h"
-#include "layer_call.h"
+#include "layer_fixture.h"
 #include "quant.h"
 
 /* Those that quantise, of class_words. */
-enum { FIRST = 4, VARIANTS = CLASS_WORDS - FIRST };
+enum { FIRST = CLASS_INT8_MX, VARIANTS = CLASS_WORDS - FIRST };
 static const class_word *const variants = class_words + FIRST;
 
 static const fp4moe_activation activations[] = {{.kind = FP4MOE_SILU, .gated = 1},
@@ -33,11 +33,11 @@ static fp4moe_layer_desc desc_of(const class_word *v, size_t hidden, size_t inte
 static void compare(const class_word *v, const fp4moe_layer_desc *d, fp4moe_context *ctx,
                     size_t tokens, size_t top_k) {
   random_layer *m = random_layer_new(d, 1, NULL);
+  fp4moe_layer *layer = layer_of(m, ctx);
   problem p = draw(d, tokens, top_k, 1);
   fp4moe_batch b = batch_of(&p);
-  fp4moe_layer *layer = NULL;
-  CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
-  closeness c = random_layer_compare(m, tokens, top_k, p.x, p.ids, p.weights, p.y);
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
+  closeness c = error_of(m, &p);
   CHECK(is_close(c), "%s, %zux%zu, M %zu: rel_l2 %g, %zu ties of %zu", v->name, d->hidden,
         d->intermediate, tokens, c.rel_l2, c.ties, c.elements);
   fp4moe_layer_destroy(layer);
@@ -75,25 +75,19 @@ static void run_small(fp4moe_layer *layer, fp4moe_batch b, size_t threads) {
 }
 
 static void same_bits(const class_word *v, size_t tokens) {
-  fp4moe_context_desc foreign = {.struct_size = sizeof foreign, .max_threads = 7};
-  fp4moe_context *ctx[2] = {context_of(7), NULL};
-  foreign.parallel_for = backwards;
-  CHECK(!fp4moe_context_create(&foreign, &ctx[1]), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx[2] = {context_of(7), context_with((fp4moe_context_desc){
+                                               .max_threads = 7, .parallel_for = backwards})};
   fp4moe_layer_desc d = desc_of(v, 96, 224, 6, 0);
   random_layer *m = random_layer_new(&d, 1, NULL);
   problem p = draw(&d, tokens, 3, 1);
   size_t floats = tokens * p.hidden;
-  float *want = malloc(floats * sizeof *want);
+  float *want = NULL;
   for (int c = 0; c < 2; c++) {
-    fp4moe_layer *layer = NULL;
+    fp4moe_layer *layer = layer_of(m, ctx[c]);
     fp4moe_batch b = batch_of(&p);
-    CHECK(!random_layer_open(m, ctx[c], &layer), "%s", fp4moe_error_detail());
-    for (b.threads = 1; b.threads <= 7; b.threads++) {
-      memset(p.y, 0xff, floats * sizeof *p.y);
-      CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
-      if (!c && b.threads == 1) memcpy(want, p.y, floats * sizeof *want);
-      CHECK_SAME(p.y, want, floats, sizeof *want, v->name);
-    }
+    b.threads = 1;
+    if (!c) want = outputs(layer, &b);
+    for (; b.threads <= 7; b.threads++) gives(layer, &b, want, v->name);
     memset(p.y, 0xff, floats * sizeof *p.y);
     run_small(layer, b, 3);
     CHECK_SAME(p.y, want, floats, sizeof *want, "in the least workspace");
@@ -112,63 +106,32 @@ static void threads_and_pieces(void) {
     for (int t = 0; t < 4; t++) same_bits(&variants[i], tokens[t]);
 }
 
-/* prepare, experts, finalize on the same problem as a fused call. */
-static void three_calls(const class_word *v, fp4moe_context *ctx) {
-  fp4moe_layer_desc d = desc_of(v, 96, 64, 5, 0);
-  random_layer *m = random_layer_new(&d, 1, NULL);
-  problem p = draw(&d, 23, 3, 1);
-  size_t pairs = p.tokens * p.top_k;
-  float *in = malloc(2 * pairs * p.hidden * sizeof *in);
-  int64_t offsets[6], *row_pair = malloc(pairs * sizeof *row_pair);
-  fp4moe_layer *layer = NULL;
-  fp4moe_batch b = batch_of(&p);
-  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
-  fp4moe_rows rows = {sizeof rows, pairs, in, FP4MOE_F32, 0, offsets};
-  CHECK(!fp4moe_prepare(layer, &b, &rows, row_pair), "%s", fp4moe_error_detail());
-  fp4moe_rows out = rows;
-  out.data = in + pairs * p.hidden;
-  fp4moe_limits l = {sizeof l, rows.rows, 1, 0};
-  size_t bytes = fp4moe_workspace_bytes(layer, &l);
-  void *workspace = malloc(bytes);
-  CHECK(!fp4moe_experts(layer, &rows, &out, NULL, workspace, bytes) &&
-            !fp4moe_finalize(layer, &b, &out, row_pair),
-        "%s", fp4moe_error_detail());
-  closeness c = random_layer_compare(m, p.tokens, p.top_k, p.x, p.ids, p.weights, p.y);
-  CHECK(is_close(c), "%s: rel_l2 %g, %zu ties", v->name, c.rel_l2, c.ties);
-  free(workspace);
-  free(in);
-  free(row_pair);
-  fp4moe_layer_destroy(layer);
-  drop(&p);
-  random_layer_free(m);
-}
-
 static void calls_in_three(void) {
-  fp4moe_context *ctx = context_of(2);
-  for (int i = 0; i < VARIANTS; i++) three_calls(&variants[i], ctx);
-  fp4moe_context_destroy(ctx);
+  for (int i = 0; i < VARIANTS; i++) {
+    fp4moe_layer_desc d = desc_of(&variants[i], 96, 64, 5, 0);
+    fixture f = set_up(2, &d, 1, 23, 3, 1);
+    fp4moe_batch b = batch_of(&f.p);
+    CHECK(!run_in_three(f.layer, &b), "%s", fp4moe_error_detail());
+    closeness c = error_of(f.m, &f.p);
+    CHECK(is_close(c), "%s: rel_l2 %g, %zu ties", variants[i].name, c.rel_l2, c.ties);
+    tear_down(&f);
+  }
 }
 
 /* ---- NaN and infinities ---- */
 
 /* All outputs of the token are NaN, and no other's. */
 static void bad_token(const class_word *v, int activation, float bad, size_t tokens) {
-  fp4moe_context *ctx = context_of(2);
   fp4moe_layer_desc d = desc_of(v, 64, 96, 3, activation);
-  random_layer *m = random_layer_new(&d, 0, NULL);
-  problem p = draw(&d, tokens, 2, 0);
-  fp4moe_layer *layer = NULL;
-  fp4moe_batch b = batch_of(&p);
+  fixture f = set_up(2, &d, 0, tokens, 2, 0);
+  fp4moe_batch b = batch_of(&f.p);
   size_t token = tokens / 2;
-  p.x[token * 64 + 37] = bad;
-  CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+  f.p.x[token * 64 + 37] = bad;
+  CHECK(!run(f.layer, &b), "%s", fp4moe_error_detail());
   for (size_t i = 0; i < tokens * 64; i++)
-    CHECK(!isnan(p.y[i]) == (i / 64 != token), "%s, activation %d, x %g: y[%zu][%zu] %g", v->name,
-          activation, (double)bad, i / 64, i % 64, (double)p.y[i]);
-  fp4moe_layer_destroy(layer);
-  drop(&p);
-  random_layer_free(m);
-  fp4moe_context_destroy(ctx);
+    CHECK(!isnan(f.p.y[i]) == (i / 64 != token), "%s, activation %d, x %g: y[%zu][%zu] %g", v->name,
+          activation, (double)bad, i / 64, i % 64, (double)f.p.y[i]);
+  tear_down(&f);
 }
 
 static void not_finite(void) {
@@ -183,11 +146,11 @@ static void not_finite(void) {
 static void refused_descs(void) {
   fp4moe_context *ctx = context_of(1);
   fp4moe_layer *layer = NULL;
-  fp4moe_layer_desc good = desc_of(&variants[3], 64, 96, 2, 0), d;
+  fp4moe_layer_desc good = desc_of(&class_words[CLASS_NVFP4], 64, 96, 2, 0), d;
   good.input_scale_gate_up = good.input_scale_down = 1;
   d = good, d.format = FP4MOE_MXFP4;
   REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_UNSUPPORTED, "NVFP4 with format MXFP4");
-  d = desc_of(&variants[2], 64, 96, 2, 0), d.format = FP4MOE_NVFP4;
+  d = desc_of(&class_words[CLASS_MXFP8], 64, 96, 2, 0), d.format = FP4MOE_NVFP4;
   REFUSED(fp4moe_layer_begin(ctx, &d, &layer), FP4MOE_UNSUPPORTED, "MXFP8 with format NVFP4");
   static const float bad[] = {0, -1, NAN, INFINITY, 0x1p-101f, 0x1p101f};
   for (int i = 0; i < 6; i++) {
@@ -213,7 +176,7 @@ static void refused_descs(void) {
 static void refused_experts(void) {
   fp4moe_context *ctx = context_of(1);
   fp4moe_layer *layer = NULL;
-  fp4moe_layer_desc d = desc_of(&variants[4], 64, 96, 1, 0);
+  fp4moe_layer_desc d = desc_of(&class_words[CLASS_NVFP4_EXPERT], 64, 96, 1, 0);
   random_layer *m = random_layer_new(&d, 0, NULL);
   fp4moe_expert_weights w = random_layer_expert(m, 0);
   CHECK(!fp4moe_layer_begin(ctx, &d, &layer), "%s", fp4moe_error_detail());
@@ -228,7 +191,8 @@ static void refused_experts(void) {
   REFUSED(fp4moe_layer_finish(layer), FP4MOE_INVALID, "expert 0 has no input scale of down");
   fp4moe_layer_destroy(layer);
   random_layer_free(m);
-  d = desc_of(&variants[1], 64, 96, 1, 0); /* a class that does not read them does not mind */
+  d = desc_of(&class_words[CLASS_INT8_NV], 64, 96, 1,
+              0); /* a class that does not read them does not mind */
   m = random_layer_new(&d, 0, NULL);
   w = random_layer_expert(m, 0), w.up.input_scale = NAN;
   CHECK(!fp4moe_layer_begin(ctx, &d, &layer) && !fp4moe_layer_set_expert(layer, 0, &w) &&
@@ -258,53 +222,47 @@ static void quant_token(const void *x, fp4moe_dtype dtype, size_t k, void *row, 
 
 /* How close a layer comes with its quantiser replaced. */
 static closeness with_quantiser(const class_word *v, fp4moe_quant_fn *quant) {
-  fp4moe_context *ctx = context_of(2);
   fp4moe_layer_desc d = desc_of(v, 96, 160, 3, 0);
-  random_layer *m = random_layer_new(&d, 0, NULL);
-  problem p = draw(&d, 9, 2, 0);
-  fp4moe_batch b = batch_of(&p);
-  fp4moe_layer *layer = NULL;
-  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
-  fp4moe_plan plan = *fp4moe_layer_plan(layer);
+  fixture f = set_up(2, &d, 0, 9, 2, 0);
+  fp4moe_batch b = batch_of(&f.p);
+  fp4moe_plan plan = *fp4moe_layer_plan(f.layer);
   fp4moe_kernel mutant = *plan.quant;
   if (quant) mutant.fn.quant = quant;
   plan.quant = &mutant;
-  layer->plan = &plan;
-  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
-  closeness c = random_layer_compare(m, p.tokens, p.top_k, p.x, p.ids, p.weights, p.y);
-  fp4moe_layer_destroy(layer);
-  drop(&p);
-  random_layer_free(m);
-  fp4moe_context_destroy(ctx);
+  f.layer->plan = &plan;
+  CHECK(!run(f.layer, &b), "%s", fp4moe_error_detail());
+  closeness c = error_of(f.m, &f.p);
+  tear_down(&f);
   return c;
 }
 
 /* GEMM 1 with the global of GEMM 2 and the other way round. */
 static closeness with_swapped_globals(void) {
-  fp4moe_context *ctx = context_of(2);
-  fp4moe_layer_desc d = desc_of(&variants[3], 96, 160, 3, 0);
-  random_layer *m = random_layer_new(&d, 0, NULL), swapped = *m;
-  problem p = draw(&d, 9, 2, 0);
-  fp4moe_batch b = batch_of(&p);
-  fp4moe_layer *layer = NULL;
-  swapped.desc.input_scale_gate_up = m->desc.input_scale_down;
-  swapped.desc.input_scale_down = m->desc.input_scale_gate_up;
-  CHECK(!random_layer_open(&swapped, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
-  closeness c = random_layer_compare(m, p.tokens, p.top_k, p.x, p.ids, p.weights, p.y);
+  fp4moe_layer_desc d = desc_of(&class_words[CLASS_NVFP4], 96, 160, 3, 0);
+  fixture f = set_up(2, &d, 0, 9, 2, 0);
+  fp4moe_batch b = batch_of(&f.p);
+  random_layer swapped = *f.m;
+  swapped.desc.input_scale_gate_up = f.m->desc.input_scale_down;
+  swapped.desc.input_scale_down = f.m->desc.input_scale_gate_up;
+  fp4moe_layer *layer = layer_of(&swapped, f.ctx);
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
+  closeness c = error_of(f.m, &f.p);
   fp4moe_layer_destroy(layer);
-  drop(&p);
-  random_layer_free(m);
-  fp4moe_context_destroy(ctx);
+  tear_down(&f);
   return c;
 }
 
 static void mutants(void) {
-  for (int i = 0; i < 3; i += 2) {
-    fp4moe_quant_fn *wrong = i ? quant_floor : quant_token;
-    closeness c = with_quantiser(&variants[i], NULL);
-    CHECK(is_close(c), "%s: rel_l2 %g", variants[i].name, c.rel_l2);
-    c = with_quantiser(&variants[i], wrong);
-    CHECK(c.rel_l2 > 5e-4, "%s: a mutant with rel_l2 %g", variants[i].name, c.rel_l2);
+  static const struct {
+    int word;
+    fp4moe_quant_fn *wrong;
+  } cases[] = {{CLASS_INT8_MX, quant_token}, {CLASS_MXFP8, quant_floor}};
+  for (int i = 0; i < 2; i++) {
+    const class_word *w = &class_words[cases[i].word];
+    closeness c = with_quantiser(w, NULL);
+    CHECK(is_close(c), "%s: rel_l2 %g", w->name, c.rel_l2);
+    c = with_quantiser(w, cases[i].wrong);
+    CHECK(c.rel_l2 > 5e-4, "%s: a mutant with rel_l2 %g", w->name, c.rel_l2);
   }
   closeness c = with_swapped_globals();
   CHECK(c.rel_l2 > 3e-3, "nvfp4: swapped globals with rel_l2 %g", c.rel_l2);

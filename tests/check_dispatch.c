@@ -9,7 +9,7 @@
 
 #include "fp4.h"
 #include "grid.h"
-#include "layer_call.h"
+#include "layer_fixture.h"
 #include "team.h"
 
 static fp4moe_layer_desc desc_of(const class_word *w, size_t experts) {
@@ -18,7 +18,9 @@ static fp4moe_layer_desc desc_of(const class_word *w, size_t experts) {
 
 static void close_to(const random_layer *m, const problem *p, const float *y, const char *class,
                      const char *what) {
-  closeness c = random_layer_compare(m, p->tokens, p->top_k, p->x, p->ids, p->weights, y);
+  problem of_y = *p;
+  of_y.y = (float *)(uintptr_t)y;
+  closeness c = error_of(m, &of_y);
   CHECK(is_close(c), "%s, %s: rel_l2 %g, %zu ties of %zu", class, what, c.rel_l2, c.ties,
         c.elements);
 }
@@ -58,19 +60,9 @@ static fp4moe_layer *open_rank(const random_layer *m, int rank, fp4moe_context *
 
 /* prepare, experts, finalize: adds the rank's part to y, rank 0 first. */
 static void add_finalized(fp4moe_layer *layer, const problem *p, int rank, float *y) {
-  size_t pairs = p->tokens * p->top_k;
-  float *x = malloc(2 * pairs * p->hidden * sizeof *x);
-  int64_t offsets[LOCAL + 1], *row_pair = malloc(pairs * sizeof *row_pair);
   fp4moe_batch b = batch_of(p);
   b.y = y, b.accumulate = rank > 0, b.expert_map = map[rank], b.expert_map_count = EXPERTS;
-  fp4moe_rows in = {sizeof in, pairs, x, FP4MOE_F32, 0, offsets};
-  CHECK(!fp4moe_prepare(layer, &b, &in, row_pair), "%s", fp4moe_error_detail());
-  fp4moe_rows out = in;
-  out.data = x + pairs * p->hidden;
-  run_experts(layer, &in, &out, in.rows);
-  CHECK(!fp4moe_finalize(layer, &b, &out, row_pair), "%s", fp4moe_error_detail());
-  free(x);
-  free(row_pair);
+  CHECK(!run_in_three(layer, &b), "%s", fp4moe_error_detail());
 }
 
 /* The same with no help: rows are sent into the rank's blocks, and what comes back is added. */
@@ -109,10 +101,10 @@ static void two_ranks(const class_word *w, fp4moe_context *ctx, int on_input) {
   float *y = calloc(2 * floats, sizeof *y);
   double *one = malloc(floats * sizeof *one);
   fp4moe_batch b = batch_of(&p);
-  fp4moe_layer *whole = NULL, *rank[RANKS];
+  fp4moe_layer *whole = layer_of(m, ctx), *rank[RANKS];
   p.ids[0] = p.ids[2 * p.top_k] = 0; /* a token of one rank only, and one of neither */
   for (size_t s = 0; s < p.top_k; s++) p.ids[p.top_k + s] = -1;
-  CHECK(!random_layer_open(m, ctx, &whole) && !run(whole, &b), "%s", fp4moe_error_detail());
+  CHECK(!run(whole, &b), "%s", fp4moe_error_detail());
   memset(y, 0xff, floats * sizeof *y); /* finalize of rank 0 does not read y */
   for (int r = 0; r < RANKS; r++) {
     rank[r] = open_rank(m, r, ctx);
@@ -158,8 +150,8 @@ static void shared_in_layer(const class_word *w, fp4moe_context *ctx, size_t tok
       p.weights[t * p.top_k + ROUTED_SLOTS + s] = 1;
     }
   fp4moe_batch b = batch_of(&p);
-  fp4moe_layer *layer = NULL;
-  CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+  fp4moe_layer *layer = layer_of(m, ctx);
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   close_to(m, &p, p.y, w->name, "shared experts in the layer");
   fp4moe_layer_destroy(layer);
   drop(&p);
@@ -173,15 +165,15 @@ static void shared_beside(const class_word *w, fp4moe_context *ctx, size_t token
   random_layer *m = random_layer_new(&d, 1, NULL), *ms = random_layer_new(&ds, 1, NULL);
   problem p = draw(&d, tokens, ROUTED_SLOTS, 1), ps = draw(&ds, tokens, 1, 0);
   size_t floats = tokens * p.hidden;
-  fp4moe_layer *layer = NULL, *shared = NULL;
+  fp4moe_layer *layer = layer_of(m, ctx), *shared = layer_of(ms, ctx);
   memcpy(ps.x, p.x, floats * sizeof *p.x);
   for (size_t t = 0; t < tokens; t++) ps.ids[t] = 0, ps.weights[t] = 1;
   fp4moe_batch b = batch_of(&p), bs = batch_of(&ps);
-  CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   close_to(m, &p, p.y, w->name, "the routed experts");
   memcpy(ps.y, p.y, floats * sizeof *p.y);
   bs.accumulate = 1;
-  CHECK(!random_layer_open(ms, ctx, &shared) && !run(shared, &bs), "%s", fp4moe_error_detail());
+  CHECK(!run(shared, &bs), "%s", fp4moe_error_detail());
   for (size_t i = 0; i < floats; i++) ps.y[i] -= p.y[i];
   close_to(ms, &ps, ps.y, w->name, "a shared expert that adds");
   fp4moe_layer_destroy(layer);
@@ -206,21 +198,15 @@ static void shared_experts(void) {
 
 /* More slots than experts: each slot adds its own. */
 static void repeated_ids(void) {
-  fp4moe_context *ctx = context_of(2);
   for (int i = 0; i < CLASS_WORDS; i++) {
     fp4moe_layer_desc d = desc_of(&class_words[i], 3);
-    random_layer *m = random_layer_new(&d, 1, NULL);
-    problem p = draw(&d, 9, 7, 0);
-    fp4moe_batch b = batch_of(&p);
-    fp4moe_layer *layer = NULL;
-    for (size_t s = 0; s < p.top_k; s++) p.ids[s] = 1; /* one token: one expert in every slot */
-    CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
-    close_to(m, &p, p.y, class_words[i].name, "7 slots, 3 experts");
-    fp4moe_layer_destroy(layer);
-    drop(&p);
-    random_layer_free(m);
+    fixture f = set_up(2, &d, 1, 9, 7, 0);
+    fp4moe_batch b = batch_of(&f.p);
+    for (size_t s = 0; s < f.p.top_k; s++) f.p.ids[s] = 1; /* one token: one expert in every slot */
+    CHECK(!run(f.layer, &b), "%s", fp4moe_error_detail());
+    close_to(f.m, &f.p, f.p.y, class_words[i].name, "7 slots, 3 experts");
+    tear_down(&f);
   }
-  fp4moe_context_destroy(ctx);
 }
 
 /* ---- Rows by a team, in blocks that lie apart ---- */
@@ -298,42 +284,32 @@ static void by_team(fp4moe_layer *layer, const float *x, int64_t *offsets, int32
 }
 
 static void teams_over_rows(void) {
-  fp4moe_context *ctx = context_of(TEAM);
+  int32_t counts[BLOCKS] = {7, 0, MAX_ROWS, 1}, ids[BLOCKS * MAX_ROWS];
+  int64_t offsets[BLOCKS + 1] = {0};
+  for (int e = 0; e < BLOCKS; e++) {
+    offsets[e + 1] = offsets[e] + counts[e];
+    for (int64_t r = offsets[e]; r < offsets[e + 1]; r++) ids[r] = e;
+  }
   for (int i = 0; i < CLASS_WORDS; i++) {
     fp4moe_layer_desc d = desc_of(&class_words[i], BLOCKS);
-    random_layer *m = random_layer_new(&d, 1, NULL);
-    int32_t counts[BLOCKS] = {7, 0, MAX_ROWS, 1}, ids[BLOCKS * MAX_ROWS];
-    int64_t offsets[BLOCKS + 1] = {0};
-    fp4moe_layer *layer = NULL;
-    for (int e = 0; e < BLOCKS; e++) {
-      offsets[e + 1] = offsets[e] + counts[e];
-      for (int64_t r = offsets[e]; r < offsets[e + 1]; r++) ids[r] = e;
-    }
-    problem p = draw(&d, (size_t)offsets[BLOCKS], 1, 0);
-    memcpy(p.ids, ids, p.tokens * sizeof *ids);
-    for (size_t r = 0; r < p.tokens; r++) p.weights[r] = 1;
-    CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
-    by_team(layer, p.x, offsets, NULL, 1, 0, NULL, p.y);
-    close_to(m, &p, p.y, class_words[i].name, "grouped rows");
+    fixture f = set_up(TEAM, &d, 1, (size_t)offsets[BLOCKS], 1, 0);
+    memcpy(f.p.ids, ids, f.p.tokens * sizeof *ids);
+    for (size_t r = 0; r < f.p.tokens; r++) f.p.weights[r] = 1;
+    by_team(f.layer, f.p.x, offsets, NULL, 1, 0, NULL, f.p.y);
+    close_to(f.m, &f.p, f.p.y, class_words[i].name, "grouped rows");
     for (size_t n = 1; n <= TEAM; n += 2)
       for (int form = 0; form < 4; form++)
-        by_team(layer, p.x, offsets, form % 2 ? counts : NULL, n, form / 2, p.y, NULL);
-    fp4moe_layer_destroy(layer);
-    drop(&p);
-    random_layer_free(m);
+        by_team(f.layer, f.p.x, offsets, form % 2 ? counts : NULL, n, form / 2, f.p.y, NULL);
+    tear_down(&f);
   }
-  fp4moe_context_destroy(ctx);
 }
 
 /* ---- Refusals ---- */
 
 static void refused_rows(void) {
-  fp4moe_context *ctx = context_of(2);
-  fp4moe_layer_desc d = desc_of(&class_words[0], 2);
-  random_layer *m = random_layer_new(&d, 1, NULL);
-  fp4moe_layer *layer = NULL;
-  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
-  problem p = draw(&d, 4, 1, 0);
+  fp4moe_layer_desc d = desc_of(&class_words[CLASS_F32_MX], 2);
+  fixture f = set_up(2, &d, 1, 4, 1, 0);
+  const problem p = f.p;
   int64_t offsets[3] = {0, 3, 4};
   int32_t counts[2] = {1, 4};
   memset(p.y, 0xff, 4 * p.hidden * sizeof *p.y);
@@ -342,7 +318,7 @@ static void refused_rows(void) {
   out.data = p.y;
   const fp4moe_rows good_out = out;
 #define REFUSED_ROWS(text)                                                                         \
-  REFUSED(fp4moe_experts(layer, &in, &out, NULL, NULL, 0), FP4MOE_INVALID, text);                  \
+  REFUSED(fp4moe_experts(f.layer, &in, &out, NULL, NULL, 0), FP4MOE_INVALID, text);                \
   in = good, out = good_out
   in.dtype = FP4MOE_I32;
   REFUSED_ROWS("rows.dtype is 3");
@@ -367,38 +343,28 @@ static void refused_rows(void) {
   in.expert_counts = counts, in.max_rows = out.max_rows = 3;
   REFUSED_ROWS("rows.expert_counts[1] is 4, expected 0..3");
   fp4moe_options o = {.struct_size = sizeof o, .threads = 3};
-  REFUSED(fp4moe_experts(layer, &in, &out, &o, NULL, 0), FP4MOE_INVALID,
+  REFUSED(fp4moe_experts(f.layer, &in, &out, &o, NULL, 0), FP4MOE_INVALID,
           "options.threads is 3, the context has 2");
   for (size_t i = 0; i < 4 * p.hidden; i++) CHECK(isnan(p.y[i]), "y[%zu] was written", i);
-  fp4moe_layer_destroy(layer);
-  drop(&p);
-  random_layer_free(m);
-  fp4moe_context_destroy(ctx);
+  tear_down(&f);
 }
 
 /* router_weight_on_input is for top_k 1, in each call that has slots. */
 static void refused_slots(void) {
-  fp4moe_context *ctx = context_of(1);
-  fp4moe_layer_desc d = desc_of(&class_words[0], 2);
+  fp4moe_layer_desc d = desc_of(&class_words[CLASS_F32_MX], 2);
   d.router_weight_on_input = 1;
-  random_layer *m = random_layer_new(&d, 0, NULL);
-  fp4moe_layer *layer = NULL;
-  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
-  problem p = draw(&d, 2, 2, 0);
-  float *x = malloc(4 * p.hidden * sizeof *x);
+  fixture f = set_up(1, &d, 0, 2, 2, 0);
+  float *x = malloc(4 * f.p.hidden * sizeof *x);
   int64_t offsets[3], row_pair[4] = {-7, -7, -7, -7};
-  fp4moe_batch b = batch_of(&p);
+  fp4moe_batch b = batch_of(&f.p);
   fp4moe_rows rows = {sizeof rows, 4, x, FP4MOE_F32, 0, offsets, NULL, 0, 0};
   static const char text[] = "router weight on input needs top_k 1, the batch has 2";
-  REFUSED(run(layer, &b), FP4MOE_INVALID, text);
-  REFUSED(fp4moe_prepare(layer, &b, &rows, row_pair), FP4MOE_INVALID, text);
-  REFUSED(fp4moe_finalize(layer, &b, &rows, row_pair), FP4MOE_INVALID, text);
+  REFUSED(run(f.layer, &b), FP4MOE_INVALID, text);
+  REFUSED(fp4moe_prepare(f.layer, &b, &rows, row_pair), FP4MOE_INVALID, text);
+  REFUSED(fp4moe_finalize(f.layer, &b, &rows, row_pair), FP4MOE_INVALID, text);
   CHECK(row_pair[0] == -7 && rows.rows == 4, "prepare wrote");
   free(x);
-  fp4moe_layer_destroy(layer);
-  drop(&p);
-  random_layer_free(m);
-  fp4moe_context_destroy(ctx);
+  tear_down(&f);
 }
 
 /* What finalize cannot place is an error that names it, and y stays as it is. */

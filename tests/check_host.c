@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
-#include "context.h"
+#include "layer_call.h"
 
 static void host_is_sane(void) {
   static fp4moe_host host;
@@ -33,16 +32,12 @@ static void isa_names(void) {
 /* A context under one environment variable; the expected status and a part of the detail. */
 static void under(const char *name, const char *value, fp4moe_status want, const char *text) {
   fp4moe_context *ctx = NULL;
-  char *old = getenv(name) ? strdup(getenv(name)) : NULL;
-  setenv(name, value, 1);
+  char *old = check_variable(name, value);
   fp4moe_status got = fp4moe_context_create(NULL, &ctx);
   CHECK(got == want && (!want || strstr(fp4moe_error_detail(), text)), "%s=%s: %s \"%s\"", name,
         value, fp4moe_status_name(got), fp4moe_error_detail());
   fp4moe_context_destroy(ctx);
-  if (old)
-    setenv(name, old, 1);
-  else
-    unsetenv(name);
+  free(check_variable(name, old));
   free(old);
 }
 
@@ -61,10 +56,9 @@ static void environment(void) {
   under("FP4MOE_TABLE", "/nonexistent/table", FP4MOE_SYSTEM, "/nonexistent/table");
 }
 
-/* What fp4moe_explain says of a bf16 layer; the caller frees it. */
-static char *explain(fp4moe_context *ctx, fp4moe_precision precision, int json) {
-  fp4moe_layer_desc d = {sizeof d, 64, 96, 2, FP4MOE_MXFP4, precision, {FP4MOE_SILU, 1, 0, 0, 0, 0},
-                         0};
+/* What fp4moe_explain says of a layer of class bf16; the caller frees it. */
+static char *explain(fp4moe_context *ctx, int json) {
+  fp4moe_layer_desc d = class_desc(&class_words[CLASS_BF16_MX], 64, 96, 2);
   fp4moe_problem p = {sizeof p, 4, 1, json};
   size_t needed = 0;
   char small[8];
@@ -77,11 +71,9 @@ static char *explain(fp4moe_context *ctx, fp4moe_precision precision, int json) 
 }
 
 static void explains_every_kernel(void) {
-  fp4moe_context_desc desc = {.struct_size = sizeof desc, .kernels = "*gemv*_c"};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx = context_with((fp4moe_context_desc){.kernels = "*gemv*_c"});
   for (int json = 0; json < 2; json++) {
-    char *text = explain(ctx, FP4MOE_PRECISION_BF16, json);
+    char *text = explain(ctx, json);
     for (size_t i = 0; i < fp4moe_kernel_count; i++)
       CHECK(strstr(text, fp4moe_kernels[i].name), "%s is not named", fp4moe_kernels[i].name);
     CHECK(strstr(text, "others of its op are forced"), "no forced kernel in: %s", text);
@@ -93,12 +85,9 @@ static void explains_every_kernel(void) {
 }
 
 static void forced_in_vain(void) {
-  fp4moe_context_desc desc = {.struct_size = sizeof desc, .kernels = "fp4moe_gemv_nv_*"};
-  fp4moe_context *ctx = NULL;
-  fp4moe_layer_desc d = {
-      sizeof d, 64, 96, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, {FP4MOE_SILU, 1, 0, 0, 0, 0}, 0};
+  fp4moe_context *ctx = context_with((fp4moe_context_desc){.kernels = "fp4moe_gemv_nv_*"});
+  fp4moe_layer_desc d = class_desc(&class_words[CLASS_BF16_MX], 64, 96, 2);
   fp4moe_problem p = {sizeof p, 4, 1, 0};
-  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
   fp4moe_status status = fp4moe_explain(ctx, &d, &p, NULL, 0, NULL);
   CHECK(status == FP4MOE_UNSUPPORTED && strstr(fp4moe_error_detail(), "fp4moe_gemv_mx_bf16"),
         "%s: %s", fp4moe_status_name(status), fp4moe_error_detail());

@@ -138,7 +138,7 @@ static int int8_lines(fp4moe_context *ctx, const char *cap) {
 
 /* One output, whichever machine: each ISA that this one has leaves the committed hashes. */
 static void data_int8_bits(void) {
-  char *old = getenv("FP4MOE_CPU") ? strdup(getenv("FP4MOE_CPU")) : NULL;
+  char *old = check_variable("FP4MOE_CPU", NULL);
   for (int i = 0; i < FP4MOE_ISAS; i++) {
     const char *cap = fp4moe_isa_name((fp4moe_isa)i);
     if (!fp4moe_cpu_has((fp4moe_isa)i)) continue;
@@ -148,10 +148,7 @@ static void data_int8_bits(void) {
     CHECK(lines >= 2 * SAMPLES, "%d lines", lines);
     fp4moe_context_destroy(ctx);
   }
-  if (old)
-    setenv("FP4MOE_CPU", old, 1);
-  else
-    unsetenv("FP4MOE_CPU");
+  free(check_variable("FP4MOE_CPU", old));
   free(old);
 }
 

@@ -321,7 +321,7 @@ static void refused_linears(void) {
   fp4moe_layer *layer;
   CHECK(fp4moe_layer_begin(ctx, &as_layer, &layer) == FP4MOE_UNSUPPORTED, "a layer that is none");
   CHECK(!fp4moe_linear_begin(ctx, &good, &linear), "%s", fp4moe_error_detail());
-  random_layer *m = matrices(40, 64, 2, &class_words[0]);
+  random_layer *m = matrices(40, 64, 2, &class_words[CLASS_F32_MX]);
   fp4moe_expert_weights w = random_layer_expert(m, 0);
   m->scales[2][5] = 255; /* row 2, block 1 */
   REFUSED(fp4moe_linear_set_expert(linear, 0, &w.down), FP4MOE_INVALID,
@@ -340,7 +340,7 @@ static void refused_linears(void) {
 
 static void refused_calls(void) {
   fp4moe_context *ctx = context_of(2);
-  random_layer *m = matrices(40, 64, 2, &class_words[0]);
+  random_layer *m = matrices(40, 64, 2, &class_words[CLASS_F32_MX]);
   fp4moe_linear *linear = open_linear(m, ctx);
   indexed_call p = draw_indexed(m, 4, 2, 1);
   const fp4moe_indexed good = call_of(&p);
@@ -392,7 +392,7 @@ static void refused_calls(void) {
 /* The report names one matmul and refuses what a linear does not use. */
 static void explained(void) {
   fp4moe_context *ctx = context_of(1);
-  random_layer *m = matrices(40, 64, 1, &class_words[0]);
+  random_layer *m = matrices(40, 64, 1, &class_words[CLASS_F32_MX]);
   fp4moe_linear *linear = open_linear(m, ctx);
   fp4moe_problem problem = {.struct_size = sizeof problem, .tokens = 1, .top_k = 1};
   size_t needed;

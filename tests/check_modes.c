@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "fp4.h"
-#include "layer_call.h"
+#include "layer_fixture.h"
 #include "modes.h"
 #include "team.h"
 
@@ -112,21 +112,11 @@ static void in_three(const material *a, fp4moe_layer *layer, scene_notes *notes)
   free(workspace);
 }
 
-typedef struct spmd_call {
-  fp4moe_layer *layer;
-  fp4moe_batch batch;
-  void *workspace;
-  size_t bytes;
-} spmd_call;
-
 /* Fails too where the thread's mode is another afterwards. */
-static fp4moe_status join_call(void *arg, const fp4moe_team *team) {
-  const spmd_call *c = arg;
+static fp4moe_status join_call(void *call, const fp4moe_team *team) {
   const uint64_t mode = scene_mode(team->ith);
-  fp4moe_batch b = c->batch;
-  b.team = team;
   fp4moe_fp_leave(mode);
-  const fp4moe_status got = fp4moe_layer_forward(c->layer, &b, c->workspace, c->bytes);
+  const fp4moe_status got = forward_in_team(call, team);
   const int kept = mode_without_flags(fp4moe_fp_enter()) == mode_without_flags(mode);
   return kept ? got : FP4MOE_SYSTEM;
 }
@@ -135,7 +125,7 @@ static fp4moe_status join_call(void *arg, const fp4moe_team *team) {
 static void by_team(const material *a, fp4moe_layer *layer, scene_notes *notes) {
   size_t bytes;
   void *workspace = workspace_for(layer, TOKENS, TOP_K, &bytes);
-  spmd_call c = {layer, batch_of(&a->p), workspace, bytes};
+  forward_call c = {layer, batch_of(&a->p), workspace, bytes};
   team_run(TEAM, join_call, &c, FP4MOE_OK);
   note_floats(notes, a->p.y, TOKENS * a->p.hidden);
   free(workspace);

@@ -8,16 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "layer_call.h"
+#include "layer_fixture.h"
+#include "scratch.h"
 
 static const fp4moe_activation silu = {FP4MOE_SILU, 1, 0, 0, 0, 0};
-
-static const fp4moe_kernel *kernel(const char *name) {
-  for (size_t i = 0; i < fp4moe_kernel_count; i++)
-    if (!strcmp(fp4moe_kernels[i].name, name)) return &fp4moe_kernels[i];
-  check_fail(__FILE__, __LINE__, "no kernel %s", name);
-  return NULL;
-}
 
 /* ---- Reports of a selector of our own ---- */
 
@@ -48,10 +42,10 @@ static fp4moe_selector fresh(void) {
                                .noise = 12300};
     e->recipe.panels = 2;
     if (i % 2) {
-      e->recipe.unpack = kernel("fp4moe_unpack_mx_bf16_c");
-      e->recipe.gemm = kernel("fp4moe_gemm_bf16_8x16_c");
+      e->recipe.unpack = check_kernel("fp4moe_unpack_mx_bf16_c");
+      e->recipe.gemm = check_kernel("fp4moe_gemm_bf16_8x16_c");
     } else {
-      e->recipe.gemv = kernel("fp4moe_gemv_mx_bf16_8x16_c");
+      e->recipe.gemv = check_kernel("fp4moe_gemv_mx_bf16_8x16_c");
     }
   }
   table = (fp4moe_table){.recipe = entries, .recipes = 4};
@@ -177,14 +171,14 @@ static void forced_is_used(void) {
   fp4moe_table_sort(&table);
   CHECK(!fp4moe_request_globs(&request, "*gemm*bf16*_c", "x") && !fp4moe_select(&s, &d, &plan),
         "%s", fp4moe_error_detail());
-  CHECK(plan.recipe[FP4MOE_DOWN][6].gemm == kernel("fp4moe_gemm_bf16_8x16_c"),
+  CHECK(plan.recipe[FP4MOE_DOWN][6].gemm == check_kernel("fp4moe_gemm_bf16_8x16_c"),
         "no gemm at 64 rows");
   s = fresh();
   for (int i = 0; i < 4; i++) entries[i].bucket = 6 * !entries[i].bucket;
   fp4moe_table_sort(&table);
   CHECK(!fp4moe_request_globs(&request, "*gemv*bf16*_c", "x") && !fp4moe_select(&s, &d, &plan),
         "%s", fp4moe_error_detail());
-  CHECK(plan.recipe[FP4MOE_DOWN][0].gemv == kernel("fp4moe_gemv_mx_bf16_8x16_c"),
+  CHECK(plan.recipe[FP4MOE_DOWN][0].gemv == check_kernel("fp4moe_gemv_mx_bf16_8x16_c"),
         "no gemv at 1 row");
 }
 
@@ -227,8 +221,7 @@ static fp4moe_status create(fp4moe_tuned tuned, const char *path) {
 }
 
 static void fields_and_environment(void) {
-  char *old = getenv("FP4MOE_TABLE") ? strdup(getenv("FP4MOE_TABLE")) : NULL;
-  unsetenv("FP4MOE_TABLE");
+  char *old = check_variable("FP4MOE_TABLE", NULL);
   REFUSED(create((fp4moe_tuned)4, NULL), FP4MOE_INVALID, "tuned is 4");
   REFUSED(create(FP4MOE_TUNED_OFF, "/t"), FP4MOE_INVALID, "tuned is off, and the table is \"/t\"");
   setenv("FP4MOE_TUNED", "off", 1);
@@ -243,10 +236,7 @@ static void fields_and_environment(void) {
   setenv("FP4MOE_TUNED", "require", 1);
   REFUSED(create(FP4MOE_TUNED_DEFAULT, NULL), FP4MOE_INVALID, "FP4MOE_TUNED is require");
   unsetenv("FP4MOE_TUNED");
-  if (old)
-    setenv("FP4MOE_TABLE", old, 1);
-  else
-    unsetenv("FP4MOE_TABLE");
+  free(check_variable("FP4MOE_TABLE", old));
   free(old);
 }
 
@@ -287,13 +277,8 @@ static random_layer *invariant_layer(const struct variant *v) {
 }
 
 static fp4moe_context *invariant_context(const char *kernels, int batch_invariant) {
-  fp4moe_context_desc desc = {.struct_size = sizeof desc,
-                              .max_threads = 4,
-                              .kernels = kernels,
-                              .batch_invariant = batch_invariant};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
-  return ctx;
+  return context_with((fp4moe_context_desc){
+      .max_threads = 4, .kernels = kernels, .batch_invariant = batch_invariant});
 }
 
 /* Token `token` of `all`, among n - 1 others of it: rows of y that differ from those of all. */
@@ -319,11 +304,11 @@ static size_t differing(fp4moe_layer *layer, const problem *all, size_t token, s
 /* Rows that differ, alone and among 7, from the same among 512. */
 static size_t variance(const struct variant *v, fp4moe_context *ctx) {
   random_layer *m = invariant_layer(v);
-  fp4moe_layer *layer = NULL;
+  fp4moe_layer *layer = layer_of(m, ctx);
   problem all = draw(&m->desc, 512, 3, 0);
   fp4moe_batch b = batch_of(&all);
   size_t bad = 0;
-  CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
   for (size_t threads = 1; threads <= 4; threads++)
     for (int i = 0; i < 3; i++) {
       size_t token = check_below(all.tokens);
@@ -368,7 +353,7 @@ static void one_order(void) {
   CHECK(!fp4moe_select(&s, &d, &plan), "%s", fp4moe_error_detail());
   for (int i = 0; i < FP4MOE_PHASES * FP4MOE_BUCKETS; i++)
     CHECK(same_kernels(&plan.recipe[i % 2][i / 2], &plan.recipe[i % 2][0]), "bucket %d", i / 2);
-  CHECK(plan.recipe[0][7].gemv == kernel("fp4moe_gemv_mx_bf16_8x16_c"), "not the table's");
+  CHECK(plan.recipe[0][7].gemv == check_kernel("fp4moe_gemv_mx_bf16_8x16_c"), "not the table's");
   report(&s, &d, 200, 0);
   const char *line = strstr(text, "  fp4moe_gemm_bf16_8x16_c ");
   CHECK(line && strstr(line, "refused: summation order differs: batch_invariant") ==
@@ -382,22 +367,11 @@ static void one_order(void) {
 
 /* ---- A run in fewer cores than the table's ---- */
 
-static char dir[64], paths[2][80];
+static char paths[2][80];
 
-static void open_dir(void) {
-  strcpy(dir, "/tmp/fp4moe-check-XXXXXX");
-  CHECK(mkdtemp(dir) != NULL, "mkdtemp");
-  for (int i = 0; i < 2; i++) snprintf(paths[i], sizeof paths[i], "%s/table%d", dir, i);
-}
-
-static void close_dir(void) {
-  char name[96];
-  for (int i = 0; i < 2; i++) {
-    snprintf(name, sizeof name, "%s/table%d.lock", dir, i);
-    unlink(name);
-    unlink(paths[i]);
-  }
-  rmdir(dir);
+static void open_files(void) {
+  scratch_open();
+  for (int i = 0; i < 2; i++) snprintf(paths[i], sizeof paths[i], "%s/table%d", scratch, i);
 }
 
 static void within_taskset(void) {
@@ -405,9 +379,8 @@ static void within_taskset(void) {
   fp4moe_isa isa = fp4moe_cpu_best((fp4moe_isa)(FP4MOE_ISAS - 1));
   fp4moe_layer_desc d = desc_of(64, 96);
   fp4moe_problem p = {sizeof p, 1, 2, 0};
-  fp4moe_context *ctx = NULL;
   fresh();
-  open_dir();
+  open_files();
   fp4moe_host_read(&host);
   if (host.threads < 2) check_skip("within taskset", "one core is allowed");
   CHECK(!sched_getaffinity(0, sizeof all, &all), "sched_getaffinity");
@@ -415,15 +388,13 @@ static void within_taskset(void) {
   CPU_SET((size_t)host.core_pu[0], &one);
   CHECK(!fp4moe_table_save(paths[0], &host, isa, &table), "%s", fp4moe_error_detail());
   sched_setaffinity(0, sizeof one, &one);
-  fp4moe_context_desc desc = {.struct_size = sizeof desc, .table = paths[0]};
-  CHECK(!fp4moe_context_create(&desc, &ctx) &&
-            !fp4moe_explain(ctx, &d, &p, text, sizeof text, NULL),
-        "%s", fp4moe_error_detail());
+  fp4moe_context *ctx = context_with((fp4moe_context_desc){.table = paths[0]});
+  CHECK(!fp4moe_explain(ctx, &d, &p, text, sizeof text, NULL), "%s", fp4moe_error_detail());
   SAYS(text, "exact shape, nearest cores: of 2, 1 allowed here");
   SAYS(text, "rows=1 cores=1");
   sched_setaffinity(0, sizeof all, &all);
   fp4moe_context_destroy(ctx);
-  close_dir();
+  scratch_close();
 }
 
 /* ---- Reload and replan beside calls ---- */
@@ -497,10 +468,10 @@ static void save_two(const fp4moe_layer_desc *d) {
       fp4moe_phase_shape(d, i % 2, &e[i].n, &e[i].k);
       e[i].recipe.panels = 2 + 2 * which;
       if (which) {
-        e[i].recipe.gemv = kernel("fp4moe_gemv_mx_i8_8x16_c");
+        e[i].recipe.gemv = check_kernel("fp4moe_gemv_mx_i8_8x16_c");
       } else {
-        e[i].recipe.unpack = kernel("fp4moe_unpack_mx_i8_c");
-        e[i].recipe.gemm = kernel("fp4moe_gemm_mx_i8_8x16_c");
+        e[i].recipe.unpack = check_kernel("fp4moe_unpack_mx_i8_c");
+        e[i].recipe.gemm = check_kernel("fp4moe_gemm_mx_i8_8x16_c");
       }
     }
     CHECK(!fp4moe_table_save(paths[which], &host, isa, &t), "%s", fp4moe_error_detail());
@@ -524,13 +495,12 @@ static void reload_while_calling(void) {
   pthread_t threads[THREADS];
   fp4moe_layer_desc d = desc_of(64, 96);
   d.precision = FP4MOE_PRECISION_INT8;
-  open_dir();
+  open_files();
   save_two(&d);
-  random_layer *m = random_layer_new(&d, 0, NULL);
-  problem p = draw(&d, 20, 2, 0);
-  fp4moe_batch b = batch_of(&p);
-  traffic t = {.ctx = context_of(2), .all = &p};
-  CHECK(!random_layer_open(m, t.ctx, &t.layer) && !run(t.layer, &b), "%s", fp4moe_error_detail());
+  fixture f = set_up(2, &d, 0, 20, 2, 0);
+  fp4moe_batch b = batch_of(&f.p);
+  traffic t = {.ctx = f.ctx, .layer = f.layer, .all = &f.p};
+  CHECK(!run(t.layer, &b), "%s", fp4moe_error_detail());
   t.workspace_bytes = largest_workspace(&t);
   for (int i = 0; i < THREADS; i++)
     pthread_create(&threads[i], NULL, i < CALLERS ? calls : i + 1 < THREADS ? loads : explains, &t);
@@ -540,11 +510,8 @@ static void reload_while_calling(void) {
   CHECK(t.calls == 30 * CALLERS && !t.bad, "%zu calls, %zu differ or failed", (size_t)t.calls,
         (size_t)t.bad);
   CHECK(t.loads && !t.failed, "%zu reloads, %zu failed", (size_t)t.loads, (size_t)t.failed);
-  fp4moe_layer_destroy(t.layer);
-  fp4moe_context_destroy(t.ctx);
-  drop(&p);
-  random_layer_free(m);
-  close_dir();
+  tear_down(&f);
+  scratch_close();
 }
 
 /* A layer that was not replanned says so. */
@@ -553,7 +520,7 @@ static void stale_plan(void) {
   fp4moe_problem p = {sizeof p, 3, 2, 0};
   fp4moe_layer *layer = NULL;
   d.precision = FP4MOE_PRECISION_INT8;
-  open_dir();
+  open_files();
   save_two(&d);
   fp4moe_context *ctx = context_of(1);
   random_layer *m = random_layer_new(&d, 0, NULL);
@@ -573,7 +540,7 @@ static void stale_plan(void) {
   fp4moe_layer_destroy(layer);
   fp4moe_context_destroy(ctx);
   random_layer_free(m);
-  close_dir();
+  scratch_close();
 }
 
 /* A context reads its table again when the caller's string is long gone. */

@@ -71,16 +71,9 @@ static const char *name_at(uintptr_t at) {
   return "";
 }
 
-/* The row itself: the harness hands tests one behind its trampoline. */
-static const fp4moe_kernel *itself(const fp4moe_kernel *row) {
-  for (size_t i = 0; i < fp4moe_kernel_count; i++)
-    if (!strcmp(fp4moe_kernels[i].name, row->name)) return &fp4moe_kernels[i];
-  abort();
-}
-
 /* One function has the row's name, no clone of it does, and no other has its address. */
 static void one_symbol(const fp4moe_kernel *row) {
-  uintptr_t at = (uintptr_t)itself(row)->fn.quant;
+  uintptr_t at = (uintptr_t)check_kernel(row->name)->fn.quant;
   size_t n = strlen(row->name), named = 0;
   load_symbols();
   for (size_t i = 0; i < symbol_count; i++) {
@@ -282,8 +275,7 @@ __attribute__((noinline)) static void run_trapped(fp4moe_layer *layer, const fp4
 static void trap_row(fp4moe_context *ctx, const fp4moe_kernel *row) {
   fp4moe_layer_desc d = desc_for(row);
   random_layer *m = random_layer_new(&d, 0, NULL);
-  fp4moe_layer *layer = NULL;
-  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+  fp4moe_layer *layer = layer_of(m, ctx);
   if (!layer) return;
   fp4moe_kernel shut = wrapped(row);
   fp4moe_plan plan = *fp4moe_layer_plan(layer);
@@ -300,21 +292,18 @@ static void trap_row(fp4moe_context *ctx, const fp4moe_kernel *row) {
 }
 
 static void frame_pointers(const fp4moe_kernel *row) {
-  fp4moe_context_desc desc = {.struct_size = sizeof desc,
-                              .kernels = row->name,
-                              .max_threads = 1,
-                              .allocate = allocate_weights,
-                              .release = keep_weights};
-  fp4moe_context *ctx = NULL;
   if (getenv("CHECK_MEMCHECK")) {
     check_skip("frame pointers", "their traps are errors to memcheck");
     return;
   }
   memset(&trap, 0, sizeof trap);
-  trap.row = itself(row);
+  trap.row = check_kernel(row->name);
   load_symbols();
   CHECK(symbol_count, "this program has no .symtab");
-  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx = context_with((fp4moe_context_desc){.kernels = row->name,
+                                                           .max_threads = 1,
+                                                           .allocate = allocate_weights,
+                                                           .release = keep_weights});
   if (ctx) trap_row(ctx, trap.row);
   CHECK(trap.samples, "no sample in it, %zu in libc", trap.foreign);
   CHECK(trap.unnamed < trap.samples, "none of %zu samples is below the row's symbol", trap.samples);

@@ -4,13 +4,12 @@
  * keys one by one. Its ids are the only right ones, but where keys are sums or scores of arbitrary
  * logits: there two that differ by no more than FP32 rounds may change places. */
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
 #include "fp4.h"
-#include "random_layer.h"
+#include "layer_fixture.h"
+#include "team.h"
 
 /* ---- The reference ---- */
 
@@ -198,7 +197,7 @@ static void check_gaps(const call *c) {
   }
 }
 
-static void run(call *c) {
+static void check_call(call *c) {
   check_readonly(c->logits);
   if (CHECK(!fp4moe_route(&c->router, &c->io), "%s", fp4moe_error_detail()))
     for (size_t t = 0; t < c->io.tokens; t++) check_token(c, t);
@@ -244,7 +243,7 @@ static void random_routers(void) {
     call c = make_call(&r, 1 + check_below(6), (fp4moe_dtype)check_below(3),
                        check_below(2) ? FP4MOE_I64 : FP4MOE_I32);
     fill(&c);
-    run(&c);
+    check_call(&c);
     CHECK_RELEASE();
   }
 }
@@ -263,24 +262,29 @@ static void many_experts(void) {
                        .top_groups = scoring == FP4MOE_SIGMOID ? 7 : 0};
     call c = make_call(&r, 2, FP4MOE_F32, FP4MOE_I32);
     fill(&c);
-    run(&c);
+    check_call(&c);
     CHECK_RELEASE();
   }
 }
 
 /* ---- By hand ---- */
 
-/* Routes one token of F32 logits; ids and weights as expected to 1e-6. */
+/* Dense F32 logits, ids in 32 bits. */
+static fp4moe_routing routing_of(size_t tokens, const float *logits, int32_t *ids, float *weights) {
+  return (fp4moe_routing){.struct_size = sizeof(fp4moe_routing),
+                          .tokens = tokens,
+                          .logits = logits,
+                          .topk_ids = ids,
+                          .ids_dtype = FP4MOE_I32,
+                          .topk_weights = weights};
+}
+
+/* Routes one token; ids and weights as expected to 1e-6. */
 static void by_hand(const char *name, const fp4moe_router *r, const float *logits,
                     const int32_t *ids, const double *weights) {
   int32_t got[8];
   float w[8];
-  fp4moe_routing io = {.struct_size = sizeof io,
-                       .tokens = 1,
-                       .logits = logits,
-                       .topk_ids = got,
-                       .ids_dtype = FP4MOE_I32,
-                       .topk_weights = w};
+  fp4moe_routing io = routing_of(1, logits, got, w);
   if (!CHECK(!fp4moe_route(r, &io), "%s: %s", name, fp4moe_error_detail())) return;
   for (size_t i = 0; i < r->top_k; i++)
     CHECK(got[i] == ids[i] && fabs((double)w[i] - weights[i]) < 1e-6,
@@ -364,7 +368,8 @@ static void refused(const fp4moe_router *r, const fp4moe_routing *io, const char
         fp4moe_status_name(status), fp4moe_error_detail());
 }
 
-#define REFUSED(field, value, word)                                                                \
+/* The good call with one field changed. */
+#define REFUSED_WITH(field, value, word)                                                           \
   do {                                                                                             \
     fp4moe_router r = good;                                                                        \
     fp4moe_routing io = good_io;                                                                   \
@@ -376,46 +381,41 @@ static void refusals(void) {
   static float logits[17], bias[16], weights[4];
   static int32_t ids[4];
   fp4moe_router good = preset("deepseek-v3", 16, 4);
-  fp4moe_routing good_io = {.struct_size = sizeof good_io,
-                            .tokens = 1,
-                            .logits = logits,
-                            .topk_ids = ids,
-                            .ids_dtype = FP4MOE_I32,
-                            .topk_weights = weights};
+  fp4moe_routing good_io = routing_of(1, logits, ids, weights);
   good.bias = bias;
   CHECK(!fp4moe_route(&good, &good_io), "%s", fp4moe_error_detail());
   memset(ids, 0x55, sizeof ids);
   refused(NULL, &good_io, "fp4moe_router");
   refused(&good, NULL, "fp4moe_routing");
-  REFUSED(r.struct_size, 0, "struct_size");
-  REFUSED(r.experts, 0, "router.experts");
-  REFUSED(r.experts, 65537, "router.experts");
-  REFUSED(r.top_k, 0, "router.top_k");
-  REFUSED(r.top_k, 17, "router.top_k");
-  REFUSED(r.top_k, 9, "router.top_k is 9, expected 1..8");
-  REFUSED(r.scoring, (fp4moe_scoring)3, "router.scoring");
-  REFUSED(r.topk_first, 2, "router.topk_first");
-  REFUSED(r.renormalize, -1, "router.renormalize");
-  REFUSED(*(r.scoring = FP4MOE_SOFTMAX, &r.topk_first), 1, "router.renormalize");
-  REFUSED(r.scale, 0, "router.scale");
-  REFUSED(r.scale, INFINITY, "router.scale");
-  REFUSED(r.scale, NAN, "router.scale");
-  REFUSED(r.groups, 5, "router.groups");
-  REFUSED(r.groups, 16, "router.groups");
-  REFUSED(r.groups, 257, "router.groups");
-  REFUSED(r.groups, 0, "router.top_groups");
-  REFUSED(r.top_groups, 0, "router.top_groups");
-  REFUSED(r.top_groups, 9, "router.top_groups");
-  REFUSED(io.logits, NULL, "routing.logits");
-  REFUSED(io.logits, (char *)logits + 1, "routing.logits is not aligned");
-  REFUSED(io.logits_dtype, FP4MOE_I32, "routing.logits_dtype");
-  REFUSED(io.logits_stride, 60, "routing.logits_stride");
-  REFUSED(io.logits_stride, 66, "routing.logits_stride");
-  REFUSED(io.topk_ids, NULL, "routing.topk_ids");
-  REFUSED(io.ids_dtype, FP4MOE_F32, "routing.ids_dtype");
-  REFUSED(io.ids_stride, 15, "routing.ids_stride");
-  REFUSED(io.topk_weights, NULL, "routing.topk_weights");
-  REFUSED(io.weights_stride, 15, "routing.weights_stride");
+  REFUSED_WITH(r.struct_size, 0, "struct_size");
+  REFUSED_WITH(r.experts, 0, "router.experts");
+  REFUSED_WITH(r.experts, 65537, "router.experts");
+  REFUSED_WITH(r.top_k, 0, "router.top_k");
+  REFUSED_WITH(r.top_k, 17, "router.top_k");
+  REFUSED_WITH(r.top_k, 9, "router.top_k is 9, expected 1..8");
+  REFUSED_WITH(r.scoring, (fp4moe_scoring)3, "router.scoring");
+  REFUSED_WITH(r.topk_first, 2, "router.topk_first");
+  REFUSED_WITH(r.renormalize, -1, "router.renormalize");
+  REFUSED_WITH(*(r.scoring = FP4MOE_SOFTMAX, &r.topk_first), 1, "router.renormalize");
+  REFUSED_WITH(r.scale, 0, "router.scale");
+  REFUSED_WITH(r.scale, INFINITY, "router.scale");
+  REFUSED_WITH(r.scale, NAN, "router.scale");
+  REFUSED_WITH(r.groups, 5, "router.groups");
+  REFUSED_WITH(r.groups, 16, "router.groups");
+  REFUSED_WITH(r.groups, 257, "router.groups");
+  REFUSED_WITH(r.groups, 0, "router.top_groups");
+  REFUSED_WITH(r.top_groups, 0, "router.top_groups");
+  REFUSED_WITH(r.top_groups, 9, "router.top_groups");
+  REFUSED_WITH(io.logits, NULL, "routing.logits");
+  REFUSED_WITH(io.logits, (char *)logits + 1, "routing.logits is not aligned");
+  REFUSED_WITH(io.logits_dtype, FP4MOE_I32, "routing.logits_dtype");
+  REFUSED_WITH(io.logits_stride, 60, "routing.logits_stride");
+  REFUSED_WITH(io.logits_stride, 66, "routing.logits_stride");
+  REFUSED_WITH(io.topk_ids, NULL, "routing.topk_ids");
+  REFUSED_WITH(io.ids_dtype, FP4MOE_F32, "routing.ids_dtype");
+  REFUSED_WITH(io.ids_stride, 15, "routing.ids_stride");
+  REFUSED_WITH(io.topk_weights, NULL, "routing.topk_weights");
+  REFUSED_WITH(io.weights_stride, 15, "routing.weights_stride");
   bias[3] = NAN;
   refused(&good, &good_io, "router.bias[3]");
   bias[3] = -INFINITY;
@@ -446,40 +446,13 @@ typedef struct routed {
   fp4moe_batch batch;
   void *workspace;
   size_t bytes;
-  pthread_barrier_t barrier;
-  fp4moe_status status[2];
 } routed;
 
-static void forward_in_one(const routed *d) {
-  CHECK(
-      !fp4moe_layer_forward_routed(d->layer, &d->router, &d->io, &d->batch, d->workspace, d->bytes),
-      "%s", fp4moe_error_detail());
-}
-
-static void meet(void *arg) { pthread_barrier_wait(arg); }
-
-static void *member(void *arg) {
-  routed *d = arg;
-  fp4moe_team team = {1, 2, meet, &d->barrier};
+static fp4moe_status forward_routed(void *arg, const fp4moe_team *team) {
+  const routed *d = arg;
   fp4moe_batch b = d->batch;
-  b.team = &team;
-  d->status[1] =
-      fp4moe_layer_forward_routed(d->layer, &d->router, &d->io, &b, d->workspace, d->bytes);
-  return NULL;
-}
-
-static void forward_as_team(routed *d) {
-  fp4moe_team team = {0, 2, meet, &d->barrier};
-  fp4moe_batch b = d->batch;
-  pthread_t other;
-  b.team = &team;
-  pthread_barrier_init(&d->barrier, NULL, 2);
-  pthread_create(&other, NULL, member, d);
-  d->status[0] =
-      fp4moe_layer_forward_routed(d->layer, &d->router, &d->io, &b, d->workspace, d->bytes);
-  pthread_join(other, NULL);
-  pthread_barrier_destroy(&d->barrier);
-  CHECK(!d->status[0] && !d->status[1], "team: %d %d", (int)d->status[0], (int)d->status[1]);
+  b.team = team;
+  return fp4moe_layer_forward_routed(d->layer, &d->router, &d->io, &b, d->workspace, d->bytes);
 }
 
 /* Two calls are the reference; then one, by a team, and with other numbers of threads. */
@@ -489,24 +462,23 @@ static void same_bits(routed *d, size_t tokens) {
   static int32_t ids[2][MOST * TOP_K];
   for (size_t i = 0; i < tokens * HIDDEN; i++) x[i] = check_uniform(-1, 1);
   for (size_t i = 0; i < tokens * d->router.experts; i++) logits[i] = check_uniform(-3, 3);
-  d->io = (fp4moe_routing){.struct_size = sizeof d->io, .tokens = tokens, .logits = logits};
-  d->io.ids_dtype = FP4MOE_I32, d->io.topk_ids = ids[0], d->io.topk_weights = weights[0];
+  d->io = routing_of(tokens, logits, ids[0], weights[0]);
   CHECK(!fp4moe_route(&d->router, &d->io), "%s", fp4moe_error_detail());
   fp4moe_batch b = d->batch;
   b.tokens = tokens, b.top_k = TOP_K, b.x = x, b.y = y[0];
   b.topk_ids = ids[0], b.ids_dtype = FP4MOE_I32, b.topk_weights = weights[0];
-  CHECK(!fp4moe_layer_forward(d->layer, &b, d->workspace, d->bytes), "%s", fp4moe_error_detail());
+  CHECK(!run(d->layer, &b), "%s", fp4moe_error_detail());
   d->batch.x = x, d->batch.y = y[1];
   d->io.topk_ids = ids[1], d->io.topk_weights = weights[1];
-  for (size_t way = 0; way < 4; way++) {
+  for (size_t threads = 0; threads < 4; threads++) { /* 0: a team of two */
     memset(y[1], 0xff, sizeof y[1]);
     memset(ids[1], 0xff, sizeof ids[1]);
     memset(weights[1], 0xff, sizeof weights[1]);
-    d->batch.threads = way;
-    if (way)
-      forward_in_one(d);
+    d->batch.threads = threads;
+    if (threads)
+      CHECK(!forward_routed(d, NULL), "%s", fp4moe_error_detail());
     else
-      forward_as_team(d);
+      team_run(2, forward_routed, d, FP4MOE_OK);
     CHECK_SAME(y[1], y[0], tokens * HIDDEN, 4, "y");
     CHECK_SAME(ids[1], ids[0], tokens * TOP_K, 4, "ids");
     CHECK_SAME(weights[1], weights[0], tokens * TOP_K, 4, "weights");
@@ -515,40 +487,25 @@ static void same_bits(routed *d, size_t tokens) {
 }
 
 static void with_layer(void) {
-  fp4moe_context_desc cd = {.struct_size = sizeof cd, .max_threads = 3};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&cd, &ctx), "%s", fp4moe_error_detail());
-  fp4moe_layer_desc desc = {sizeof desc,
-                            HIDDEN,
-                            96,
-                            LAYER_EXPERTS,
-                            FP4MOE_MXFP4,
-                            FP4MOE_PRECISION_INT8,
-                            {.kind = FP4MOE_SILU, .gated = 1},
-                            0};
-  random_layer *m = random_layer_new(&desc, 0, NULL);
-  routed d = {.router = preset("qwen3", LAYER_EXPERTS, TOP_K),
-              .batch = {.struct_size = sizeof d.batch}};
-  CHECK(!random_layer_open(m, ctx, &d.layer), "%s", fp4moe_error_detail());
-  fp4moe_limits l = {sizeof l, MOST, TOP_K, 0};
-  d.bytes = fp4moe_workspace_bytes(d.layer, &l);
-  d.workspace = malloc(d.bytes);
   static const size_t tokens[] = {0, 1, 5, MOST};
+  static const int32_t map[2 * LAYER_EXPERTS] = {-1, 0, -1, 1, 2, -1, 3, -1, 4, 5, -1, -1};
+  fp4moe_layer_desc desc = class_desc(&class_words[CLASS_INT8_MX], HIDDEN, 96, LAYER_EXPERTS);
+  fixture f = set_up(3, &desc, 0, 0, 0, 0);
+  fp4moe_limits l = {sizeof l, MOST, TOP_K, 0};
+  routed d = {.layer = f.layer,
+              .router = preset("qwen3", LAYER_EXPERTS, TOP_K),
+              .batch = {.struct_size = sizeof d.batch},
+              .bytes = fp4moe_workspace_bytes(f.layer, &l)};
+  d.workspace = malloc(d.bytes);
   for (int i = 0; i < 4; i++) same_bits(&d, tokens[i]);
 
   d.router.experts = 2 * LAYER_EXPERTS;
-  fp4moe_status status =
-      fp4moe_layer_forward_routed(d.layer, &d.router, &d.io, &d.batch, d.workspace, d.bytes);
-  CHECK(status == FP4MOE_INVALID && strstr(fp4moe_error_detail(), "router.experts is 12"), "%s",
-        fp4moe_error_detail());
-  static const int32_t map[2 * LAYER_EXPERTS] = {-1, 0, -1, 1, 2, -1, 3, -1, 4, 5, -1, -1};
+  REFUSED(forward_routed(&d, NULL), FP4MOE_INVALID, "router.experts is 12");
   d.batch.expert_map = map;
   d.batch.expert_map_count = 2 * LAYER_EXPERTS;
   same_bits(&d, 9);
-  fp4moe_layer_destroy(d.layer);
-  fp4moe_context_destroy(ctx);
-  random_layer_free(m);
   free(d.workspace);
+  tear_down(&f);
 }
 
 void check_router(void) {

@@ -5,21 +5,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "check.h"
 #include "fp4.h"
+#include "layer_fixture.h"
 #include "nodes.h"
-#include "random_layer.h"
 
 enum { MOST_TOKENS = 64, TOP_K = 3 };
 static const size_t counts[] = {1, 2, 3, 8};
 enum { COUNTS = sizeof counts / sizeof *counts };
-
-static fp4moe_context *context_of(size_t threads) {
-  fp4moe_context_desc d = {.struct_size = sizeof d, .max_threads = threads};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
-  return ctx;
-}
 
 static fp4moe_expert_weights expert_of(const random_layer *m, size_t e) {
   fp4moe_expert_weights w = random_layer_expert(m, e);
@@ -45,72 +37,34 @@ static fp4moe_layer *open_layer(const random_layer *m, fp4moe_context *ctx, size
 
 /* ---- Bits ---- */
 
-typedef struct {
-  size_t hidden, experts;
-  float *x, *weights;
-  int32_t *ids;
-} inputs;
-
-static inputs draw(const fp4moe_layer_desc *d) {
-  inputs in = {.hidden = d->hidden, .experts = d->experts};
-  in.x = malloc(MOST_TOKENS * d->hidden * sizeof *in.x);
-  in.weights = malloc(MOST_TOKENS * TOP_K * sizeof *in.weights);
-  in.ids = malloc(MOST_TOKENS * TOP_K * sizeof *in.ids);
-  for (size_t i = 0; i < MOST_TOKENS * d->hidden; i++) in.x[i] = check_uniform(-1, 1);
-  for (size_t i = 0; i < MOST_TOKENS * TOP_K; i++) {
-    in.weights[i] = check_uniform(0.1f, 1);
-    in.ids[i] = check_below(6) ? (int32_t)check_below(d->experts) : -1;
-  }
-  return in;
-}
-
-static void drop(inputs *in) {
-  free(in->x);
-  free(in->weights);
-  free(in->ids);
-}
-
-static void run(fp4moe_layer *layer, const inputs *in, size_t tokens, size_t threads, float *y) {
-  fp4moe_batch b = {.struct_size = sizeof b,
-                    .tokens = tokens,
-                    .top_k = TOP_K,
-                    .x = in->x,
-                    .y = y,
-                    .topk_ids = in->ids,
-                    .ids_dtype = FP4MOE_I32,
-                    .topk_weights = in->weights,
-                    .threads = threads};
-  fp4moe_limits l = {sizeof l, tokens, TOP_K, threads};
-  size_t bytes = fp4moe_workspace_bytes(layer, &l);
-  void *workspace = memset(malloc(bytes), 0xa5, bytes);
-  memset(y, 0xff, tokens * in->hidden * sizeof *y);
-  CHECK(!fp4moe_layer_forward(layer, &b, workspace, bytes), "%s", fp4moe_error_detail());
-  free(workspace);
+/* MOST_TOKENS with values of all FP32. */
+static problem draw_floats(const fp4moe_layer_desc *d) {
+  problem p = draw(d, MOST_TOKENS, TOP_K, 1);
+  for (size_t i = 0; i < MOST_TOKENS * d->hidden; i++) p.x[i] = check_uniform(-1, 1);
+  return p;
 }
 
 /* Every M with one number of threads, some with all of 1..4. */
 static void same_bits(const random_layer *m, fp4moe_context *ctx, const char *what) {
-  inputs in = draw(&m->desc);
-  float *want = malloc(MOST_TOKENS * in.hidden * sizeof *want);
-  float *got = malloc(MOST_TOKENS * in.hidden * sizeof *got);
+  problem p = draw_floats(&m->desc);
+  fp4moe_batch b = batch_of(&p);
   fp4moe_layer *layers[COUNTS];
   for (size_t i = 0; i < COUNTS; i++) layers[i] = open_layer(m, ctx, counts[i]);
-  for (size_t tokens = 1; tokens <= MOST_TOKENS; tokens++) {
-    run(layers[0], &in, tokens, 1, want);
+  for (b.tokens = 1; b.tokens <= MOST_TOKENS; b.tokens++) {
+    b.threads = 1;
+    float *want = outputs(layers[0], &b);
     for (size_t i = 1; i < COUNTS; i++)
-      for (size_t threads = 1; threads <= 4; threads++) {
+      for (b.threads = 1; b.threads <= 4; b.threads++) {
         char text[96];
-        if (tokens % 16 != 1 && threads != 1 + (tokens + i) % 4) continue;
-        run(layers[i], &in, tokens, threads, got);
-        snprintf(text, sizeof text, "%s, %zu shards, M %zu, %zu threads", what, counts[i], tokens,
-                 threads);
-        CHECK_SAME(got, want, tokens * in.hidden, sizeof *want, text);
+        if (b.tokens % 16 != 1 && b.threads != 1 + (b.tokens + i) % 4) continue;
+        snprintf(text, sizeof text, "%s, %zu shards, M %zu, %zu threads", what, counts[i], b.tokens,
+                 b.threads);
+        gives(layers[i], &b, want, text);
       }
+    free(want);
   }
   for (size_t i = 0; i < COUNTS; i++) fp4moe_layer_destroy(layers[i]);
-  free(want);
-  free(got);
-  drop(&in);
+  drop(&p);
 }
 
 /* 16 columns of h and of y more than whole groups; more shards than groups of h. */
@@ -259,15 +213,11 @@ static void refused(void) {
   random_layer *m = random_layer_new(&d, 1, NULL);
   fp4moe_layer *layer = open_layer(m, ctx, 1), *other = NULL;
   d.shards = FP4MOE_MAX_SHARDS + 1;
-  CHECK(fp4moe_layer_begin(ctx, &d, &other) == FP4MOE_INVALID &&
-            strstr(fp4moe_error_detail(), "shards is 17"),
-        "%s", fp4moe_error_detail());
+  REFUSED(fp4moe_layer_begin(ctx, &d, &other), FP4MOE_INVALID, "shards is 17");
   fp4moe_records r = {
       .struct_size = sizeof r, .data = layer->shard[0].records, .bytes = fp4moe_layer_bytes(layer)};
   d.shards = 2;
-  CHECK(fp4moe_layer_map(ctx, &d, &r, &other) == FP4MOE_INVALID &&
-            strstr(fp4moe_error_detail(), "shards is 2"),
-        "%s", fp4moe_error_detail());
+  REFUSED(fp4moe_layer_map(ctx, &d, &r, &other), FP4MOE_INVALID, "shards is 2");
   for (d.shards = 0; d.shards < 2; d.shards++) {
     CHECK(!fp4moe_layer_map(ctx, &d, &r, &other), "%s", fp4moe_error_detail());
     CHECK(other->shards == 1, "%zu shards", other->shards);
@@ -309,12 +259,10 @@ static void bytes_of_nodes(void) {
   fp4moe_layer_desc d = desc_of(FP4MOE_MXFP4, FP4MOE_PRECISION_F32, 1);
   random_layer *m = random_layer_new(&d, 0, NULL);
   for (int own = 0; own < 2; own++) {
-    fp4moe_context_desc c = {.struct_size = sizeof c,
-                             .max_threads = 1,
-                             .allocate = own ? NULL : plain_allocate,
-                             .release = own ? NULL : plain_release};
-    fp4moe_context *ctx = NULL;
-    CHECK(!fp4moe_context_create(&c, &ctx), "%s", fp4moe_error_detail());
+    fp4moe_context *ctx =
+        context_with((fp4moe_context_desc){.max_threads = 1,
+                                           .allocate = own ? NULL : plain_allocate,
+                                           .release = own ? NULL : plain_release});
     for (size_t shards = 0; shards <= 3; shards++) {
       fp4moe_layer *layer = open_layer(m, ctx, shards);
       fp4moe_node_bytes n[64];

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "layer_call.h"
+#include "layer_fixture.h"
 
 enum { MOST_THREADS = 16, CALLERS = 10, ROUNDS = 16, FORKS = 4, STARTS = 30, SECONDS = 60 };
 
@@ -52,14 +52,13 @@ typedef struct crowd {
 static void open_crowd(crowd *c, const class_word *w) {
   const fp4moe_layer_desc d = class_desc(w, 96, w->format == FP4MOE_MXFP4 ? 160 : 144, 6);
   *c = (crowd){.ctx = context_of(MOST_THREADS), .m = random_layer_new(&d, 1, NULL)};
-  CHECK(!random_layer_open(c->m, c->ctx, &c->layer), "%s: %s", w->name, fp4moe_error_detail());
+  c->layer = layer_of(c->m, c->ctx);
   for (size_t i = 0; i < CALLERS; i++) {
     caller *k = &c->caller[i];
     *k = (caller){.layer = c->layer, .p = draw(&d, 1 + i * i / 2, 3, 1), .number = i};
     fp4moe_batch b = batch_of(&k->p);
     b.threads = 1;
-    CHECK(!run(c->layer, &b), "%s: %s", w->name, fp4moe_error_detail());
-    k->want = memcpy(malloc(bytes_of(k)), k->p.y, bytes_of(k));
+    k->want = outputs(c->layer, &b);
   }
 }
 
@@ -123,8 +122,9 @@ static void check_child(crowd *c, int generations, const char *what) {
 
 /* ---- Tests ---- */
 
-static const class_word *const words[] = {&class_words[1], &class_words[2], &class_words[5],
-                                          &class_words[9]};
+static const class_word *const words[] = {&class_words[CLASS_F32_NV], &class_words[CLASS_BF16_MX],
+                                          &class_words[CLASS_INT8_NV],
+                                          &class_words[CLASS_NVFP4_TOKEN]};
 enum { WORDS = sizeof words / sizeof *words };
 
 static void threads_on_one_layer(void) {
@@ -161,7 +161,7 @@ static void forks_at_the_start(void) {
     fp4moe_context *ctx = context_of(MOST_THREADS);
     caller *k = &c.caller[i % CALLERS];
     crowd one = {.ctx = ctx};
-    CHECK(!random_layer_open(c.m, ctx, &one.layer), "%s", fp4moe_error_detail());
+    one.layer = layer_of(c.m, ctx);
     for (size_t j = 0; j < CALLERS; j++) {
       one.caller[j] = c.caller[j];
       one.caller[j].layer = one.layer;

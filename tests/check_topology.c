@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
-#include "context.h"
+#include "layer_call.h"
 #include "topology.h"
 
 /* ---- Synthetic machines ---- */
@@ -170,9 +169,7 @@ static void pools_are_pinned(void) {
     return;
   }
   snprintf(reversed, sizeof reversed, "%d,%d", b, a);
-  fp4moe_context_desc d = {.struct_size = sizeof d, .placement = reversed};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx = context_with((fp4moe_context_desc){.placement = reversed});
   size_t most = host.quota && host.quota < 2 ? host.quota : 2;
   CHECK(fp4moe_context_threads(ctx) == most, "%zu threads", fp4moe_context_threads(ctx));
   int pu[2] = {-2, -2};

@@ -9,7 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "layer_call.h"
+#include "layer_fixture.h"
+#include "team.h"
 
 /* ---- Lines by the callback ---- */
 
@@ -24,17 +25,13 @@ static void hear(void *user, const char *line) {
   heard.count++;
 }
 
-static fp4moe_context *context_with(const char *kernels, int log_calls, int batch_invariant) {
-  fp4moe_context_desc d = {.struct_size = sizeof d,
-                           .max_threads = 3,
-                           .kernels = kernels,
-                           .log = hear,
-                           .log_calls = log_calls,
-                           .batch_invariant = batch_invariant};
-  fp4moe_context *ctx = NULL;
+static fp4moe_context *logging(const char *kernels, int log_calls, int batch_invariant) {
   memset(&heard, 0, sizeof heard);
-  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
-  return ctx;
+  return context_with((fp4moe_context_desc){.max_threads = 3,
+                                            .kernels = kernels,
+                                            .log = hear,
+                                            .log_calls = log_calls,
+                                            .batch_invariant = batch_invariant});
 }
 
 /* The only line since the last look has the part. */
@@ -43,35 +40,24 @@ static void says(const char *part) {
         heard.count, part, heard.line[0]);
 }
 
-static const fp4moe_activation swiglu = {FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0};
-
 static fp4moe_layer_desc desc_of(const class_word *w) {
-  return (fp4moe_layer_desc){.struct_size = sizeof(fp4moe_layer_desc),
-                             .hidden = 64,
-                             .intermediate = 96,
-                             .experts = 5,
-                             .format = w->format,
-                             .precision = w->precision,
-                             .input_global = w->input_global,
-                             .activation = swiglu};
+  fp4moe_layer_desc d = class_desc(w, 64, 96, 5);
+  d.activation = (fp4moe_activation){FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0};
+  return d;
 }
 
 /* A layer of a class; free both. */
 static fp4moe_layer *open_class(fp4moe_context *ctx, const class_word *w, random_layer **m) {
   fp4moe_layer_desc d = desc_of(w);
-  fp4moe_layer *layer = NULL;
   *m = random_layer_new(&d, 1, NULL);
-  CHECK(!random_layer_open(*m, ctx, &layer), "%s", fp4moe_error_detail());
-  return layer;
+  return layer_of(*m, ctx);
 }
 
-static void call_once(fp4moe_layer *layer, const random_layer *m, size_t tokens, size_t threads,
-                      float *y) {
-  problem p = draw(&m->desc, tokens, 2, 0);
+static void call_once(fp4moe_layer *layer, size_t tokens, size_t threads) {
+  problem p = draw(&layer->desc, tokens, 2, 0);
   fp4moe_batch b = batch_of(&p);
   b.threads = threads;
   CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
-  if (y) memcpy(y, p.y, tokens * p.hidden * sizeof *y);
   drop(&p);
 }
 
@@ -83,9 +69,9 @@ static void every_class(void) {
     const class_word *w = &class_words[i];
     char part[256];
     random_layer *m;
-    fp4moe_context *ctx = context_with(NULL, 1, 0);
+    fp4moe_context *ctx = logging(NULL, 1, 0);
     fp4moe_layer *layer = open_class(ctx, w, &m);
-    call_once(layer, m, 3, 2, NULL);
+    call_once(layer, 3, 2);
     snprintf(part, sizeof part,
              "format=%s class=%s hidden=64 intermediate=96 activation=swiglu_oai gated=1 experts=5 "
              "topk=2 tokens=3 active=",
@@ -114,14 +100,14 @@ static void every_class(void) {
 /* Forced kernels, an order of summation, rows enough for the other kind of recipe, no rows. */
 static void choices(void) {
   random_layer *m;
-  fp4moe_context *ctx = context_with("fp4moe_gemm_bf16_8x16_c", 1, 1);
-  fp4moe_layer *layer = open_class(ctx, &class_words[2], &m);
-  call_once(layer, m, 100, 0, NULL);
+  fp4moe_context *ctx = logging("fp4moe_gemm_bf16_8x16_c", 1, 1);
+  fp4moe_layer *layer = open_class(ctx, &class_words[CLASS_BF16_MX], &m);
+  call_once(layer, 100, 0);
   says(",m=64,source=forced)=fp4moe_unpack_mx_bf16_");
   says(" --threads 3 --batch-invariant --kernel ");
   says(",fp4moe_gemm_bf16_8x16_c");
   memset(&heard, 0, sizeof heard);
-  call_once(layer, m, 0, 0, NULL);
+  call_once(layer, 0, 0);
   says(" tokens=0 active=0 rows=0..0 threads=3 quant=");
   memset(&heard, 0, sizeof heard);
   problem p = draw(&m->desc, 1, 2, 0);
@@ -164,8 +150,8 @@ static void through_experts(fp4moe_layer *layer, void *workspace, size_t bytes) 
 static void layer_calls(void) {
   static char workspace[2 << 20];
   random_layer *m;
-  fp4moe_context *ctx = context_with(NULL, 1, 0);
-  fp4moe_layer *layer = open_class(ctx, &class_words[0], &m);
+  fp4moe_context *ctx = logging(NULL, 1, 0);
+  fp4moe_layer *layer = open_class(ctx, &class_words[CLASS_F32_MX], &m);
   through_router(layer, workspace, sizeof workspace);
   says("call=routed pid=");
   says(" topk=2 tokens=1 active=2 rows=1..1 ");
@@ -186,7 +172,7 @@ static void linear_calls(void) {
   float x[2 * 96] = {1}, y[4 * 40];
   int32_t ids[4] = {0, 1, 1, 0};
   int64_t offsets[3] = {0, 2, 2};
-  fp4moe_context *ctx = context_with(NULL, 1, 0);
+  fp4moe_context *ctx = logging(NULL, 1, 0);
   fp4moe_linear *linear = NULL;
   CHECK(!fp4moe_linear_begin(ctx, &d, &linear) && !fp4moe_linear_set_expert(linear, 0, &w) &&
             !fp4moe_linear_set_expert(linear, 1, &w) && !fp4moe_linear_finish(linear),
@@ -214,42 +200,16 @@ static void linear_calls(void) {
 }
 
 /* A team of two: one line, by thread 0. */
-typedef struct member {
-  fp4moe_layer *layer;
-  fp4moe_batch batch;
-  fp4moe_team team;
-  void *workspace;
-  size_t bytes;
-} member;
-
-static void meet(void *barrier) { pthread_barrier_wait(barrier); }
-
-static void *team_main(void *arg) {
-  member *m = arg;
-  m->batch.team = &m->team;
-  CHECK(!fp4moe_layer_forward(m->layer, &m->batch, m->workspace, m->bytes), "%s",
-        fp4moe_error_detail());
-  return NULL;
-}
-
 static void teams(void) {
   static char workspace[2 << 20];
   random_layer *m;
-  pthread_barrier_t barrier;
-  pthread_t other;
-  fp4moe_context *ctx = context_with(NULL, 1, 0);
-  fp4moe_layer *layer = open_class(ctx, &class_words[0], &m);
+  fp4moe_context *ctx = logging(NULL, 1, 0);
+  fp4moe_layer *layer = open_class(ctx, &class_words[CLASS_F32_MX], &m);
   problem p = draw(&m->desc, 4, 2, 0);
-  member two[2];
-  pthread_barrier_init(&barrier, NULL, 2);
-  for (size_t i = 0; i < 2; i++)
-    two[i] = (member){layer, batch_of(&p), {i, 2, meet, &barrier}, workspace, sizeof workspace};
-  pthread_create(&other, NULL, team_main, &two[1]);
-  team_main(&two[0]);
-  pthread_join(other, NULL);
+  forward_call call = {layer, batch_of(&p), workspace, sizeof workspace};
+  team_run(2, forward_in_team, &call, FP4MOE_OK);
   says(" tokens=4 active=");
   says(" threads=2 ");
-  pthread_barrier_destroy(&barrier);
   drop(&p);
   fp4moe_layer_destroy(layer);
   fp4moe_context_destroy(ctx);
@@ -257,22 +217,23 @@ static void teams(void) {
 }
 
 static void silence_and_bits(void) {
-  enum { TOKENS = 7, FLOATS = TOKENS * 64 };
-  fp4moe_layer_desc d = desc_of(&class_words[2]);
+  fp4moe_layer_desc d = desc_of(&class_words[CLASS_BF16_MX]);
   random_layer *m = random_layer_new(&d, 1, NULL);
-  problem p = draw(&m->desc, TOKENS, 2, 0);
-  fp4moe_batch b = batch_of(&p);
-  float quiet[FLOATS];
+  problem p = draw(&m->desc, 7, 2, 0);
+  const fp4moe_batch b = batch_of(&p);
+  float *quiet = NULL;
   for (int log_calls = 0; log_calls < 2; log_calls++) {
-    fp4moe_context *ctx = context_with(NULL, log_calls, 0);
-    fp4moe_layer *layer = NULL;
-    CHECK(!random_layer_open(m, ctx, &layer) && !run(layer, &b), "%s", fp4moe_error_detail());
+    fp4moe_context *ctx = logging(NULL, log_calls, 0);
+    fp4moe_layer *layer = layer_of(m, ctx);
+    if (log_calls)
+      gives(layer, &b, quiet, "y with a line");
+    else
+      quiet = outputs(layer, &b);
     CHECK(heard.count == (size_t)log_calls, "%zu lines with log_calls %d", heard.count, log_calls);
-    if (!log_calls) memcpy(quiet, p.y, sizeof quiet);
     fp4moe_layer_destroy(layer);
     fp4moe_context_destroy(ctx);
   }
-  CHECK_SAME(p.y, quiet, FLOATS, sizeof *quiet, "y with a line");
+  free(quiet);
   drop(&p);
   random_layer_free(m);
 }
@@ -297,19 +258,12 @@ static void refusals(void) {
 enum { THREADS = 4, CALLS = 20 };
 
 static void *many_calls(void *layer) {
-  static const int32_t ids[2] = {0, 3};
-  static const float weights[2] = {0.5f, 0.5f};
   static _Thread_local char workspace[1 << 19];
-  float x[64] = {1}, y[64];
-  fp4moe_batch b = {.struct_size = sizeof b,
-                    .tokens = 1,
-                    .top_k = 2,
-                    .x = x,
-                    .y = y,
-                    .topk_ids = ids,
-                    .ids_dtype = FP4MOE_I32,
-                    .topk_weights = weights,
-                    .threads = 1};
+  float x[64] = {1}, y[64], weights[2] = {0.5f, 0.5f};
+  int32_t ids[2] = {0, 3};
+  const problem p = {1, 2, 64, x, y, weights, ids};
+  fp4moe_batch b = batch_of(&p);
+  b.threads = 1;
   for (int i = 0; i < CALLS; i++)
     if (fp4moe_layer_forward(layer, &b, workspace, sizeof workspace)) return layer;
   return NULL;
@@ -339,9 +293,9 @@ static void one_file(void) {
   size_t want = (THREADS + 1) * CALLS;
   close(mkstemp(path));
   setenv("FP4MOE_VERBOSE", path, 1);
-  fp4moe_context *ctx = context_with(NULL, 0, 0);
+  fp4moe_context *ctx = logging(NULL, 0, 0);
   unsetenv("FP4MOE_VERBOSE");
-  fp4moe_layer *layer = open_class(ctx, &class_words[0], &m);
+  fp4moe_layer *layer = open_class(ctx, &class_words[CLASS_F32_MX], &m);
   pid_t child = check_cannot_fork("lines of the child of a fork") ? -1 : fork();
   if (!child) _exit(many_calls(layer) != NULL);
   for (int i = 0; i < THREADS; i++) pthread_create(&thread[i], NULL, many_calls, layer);
@@ -375,9 +329,9 @@ static void standard_error(void) {
     int ends[2], old = dup(STDERR_FILENO);
     CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), "no sockets");
     setenv("FP4MOE_VERBOSE", on ? "1" : "0", 1);
-    fp4moe_context *ctx = context_with(NULL, 0, 0);
+    fp4moe_context *ctx = logging(NULL, 0, 0);
     unsetenv("FP4MOE_VERBOSE");
-    fp4moe_layer *layer = open_class(ctx, &class_words[0], &m);
+    fp4moe_layer *layer = open_class(ctx, &class_words[CLASS_F32_MX], &m);
     dup2(ends[0], STDERR_FILENO);
     void *failed = many_calls(layer);
     dup2(old, STDERR_FILENO);

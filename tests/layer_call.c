@@ -1,4 +1,4 @@
-/* layer_call.c - calls of random layers (layer_call.h). */
+/* layer_call.c - random layers and their calls (layer_call.h). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,16 +8,18 @@
 #include "quant.h"
 
 const class_word class_words[CLASS_WORDS] = {
-    {"f32 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_F32, FP4MOE_GLOBAL_LAYER},
-    {"f32 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_F32, FP4MOE_GLOBAL_LAYER},
-    {"bf16 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, FP4MOE_GLOBAL_LAYER},
-    {"bf16 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_BF16, FP4MOE_GLOBAL_LAYER},
-    {"int8 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
-    {"int8 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
-    {"mxfp8", FP4MOE_MXFP4, FP4MOE_PRECISION_MXFP8, FP4MOE_GLOBAL_LAYER},
-    {"nvfp4 layer", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_LAYER},
-    {"nvfp4 expert", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_EXPERT},
-    {"nvfp4 token", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_TOKEN},
+    [CLASS_F32_MX] = {"f32 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_F32, FP4MOE_GLOBAL_LAYER},
+    [CLASS_F32_NV] = {"f32 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_F32, FP4MOE_GLOBAL_LAYER},
+    [CLASS_BF16_MX] = {"bf16 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, FP4MOE_GLOBAL_LAYER},
+    [CLASS_BF16_NV] = {"bf16 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_BF16, FP4MOE_GLOBAL_LAYER},
+    [CLASS_INT8_MX] = {"int8 mx", FP4MOE_MXFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
+    [CLASS_INT8_NV] = {"int8 nv", FP4MOE_NVFP4, FP4MOE_PRECISION_INT8, FP4MOE_GLOBAL_LAYER},
+    [CLASS_MXFP8] = {"mxfp8", FP4MOE_MXFP4, FP4MOE_PRECISION_MXFP8, FP4MOE_GLOBAL_LAYER},
+    [CLASS_NVFP4] = {"nvfp4 layer", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4, FP4MOE_GLOBAL_LAYER},
+    [CLASS_NVFP4_EXPERT] = {"nvfp4 expert", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4,
+                            FP4MOE_GLOBAL_EXPERT},
+    [CLASS_NVFP4_TOKEN] = {"nvfp4 token", FP4MOE_NVFP4, FP4MOE_PRECISION_NVFP4,
+                           FP4MOE_GLOBAL_TOKEN},
 };
 
 fp4moe_layer_desc class_desc(const class_word *w, size_t hidden, size_t intermediate,
@@ -70,21 +72,34 @@ fp4moe_batch batch_of(const problem *p) {
   return b;
 }
 
-fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b) {
-  fp4moe_limits l = {sizeof l, b->tokens, b->top_k, 0};
-  size_t bytes = fp4moe_workspace_bytes(layer, &l);
-  void *workspace = malloc(bytes);
-  memset(workspace, 0xa5, bytes); /* what stands there must not matter */
-  fp4moe_status status = fp4moe_layer_forward(layer, b, workspace, bytes);
-  free(workspace);
-  return status;
+closeness error_of(const random_layer *m, const problem *p) {
+  return random_layer_compare(m, p->tokens, p->top_k, p->x, p->ids, p->weights, p->y);
+}
+
+fp4moe_context *context_with(fp4moe_context_desc d) {
+  fp4moe_context *ctx = NULL;
+  d.struct_size = sizeof d;
+  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
+  return ctx;
 }
 
 fp4moe_context *context_of(size_t threads) {
-  fp4moe_context_desc d = {.struct_size = sizeof d, .max_threads = threads};
-  fp4moe_context *ctx = NULL;
-  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
-  return ctx;
+  return context_with((fp4moe_context_desc){.max_threads = threads});
+}
+
+fp4moe_layer *layer_of(const random_layer *m, fp4moe_context *ctx) {
+  fp4moe_layer *layer = NULL;
+  CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+  return layer;
+}
+
+fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b) {
+  const fp4moe_limits l = {sizeof l, b->tokens, b->top_k, b->threads};
+  const size_t bytes = fp4moe_workspace_bytes(layer, &l);
+  void *workspace = memset(malloc(bytes), 0xa5, bytes); /* what stands there must not matter */
+  fp4moe_status status = fp4moe_layer_forward(layer, b, workspace, bytes);
+  free(workspace);
+  return status;
 }
 
 void backwards(void *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg) {

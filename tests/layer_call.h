@@ -1,4 +1,5 @@
-/* layer_call.h - a random call of a random layer, with its buffers: what tests of layers share. */
+/* layer_call.h - random layers in contexts, and random calls of them with their buffers: what tests
+ * of layers share. */
 #ifndef FP4MOE_LAYER_CALL_H
 #define FP4MOE_LAYER_CALL_H
 
@@ -17,6 +18,9 @@ void drop(problem *p);
 
 fp4moe_batch batch_of(const problem *p);
 
+/* How far the call's y is from what double precision makes of these weights. */
+closeness error_of(const random_layer *m, const problem *p);
+
 /* Every class with each of its formats and policies, by name. */
 typedef struct class_word {
   const char *name;
@@ -24,7 +28,19 @@ typedef struct class_word {
   fp4moe_precision precision;
   fp4moe_input_global input_global;
 } class_word;
-enum { CLASS_WORDS = 10 };
+enum {
+  CLASS_F32_MX,
+  CLASS_F32_NV,
+  CLASS_BF16_MX,
+  CLASS_BF16_NV,
+  CLASS_INT8_MX,
+  CLASS_INT8_NV,
+  CLASS_MXFP8,
+  CLASS_NVFP4, /* the layer's global */
+  CLASS_NVFP4_EXPERT,
+  CLASS_NVFP4_TOKEN,
+  CLASS_WORDS
+};
 extern const class_word class_words[CLASS_WORDS];
 
 /* A layer of the class: silu, gated. */
@@ -34,10 +50,16 @@ fp4moe_layer_desc class_desc(const class_word *w, size_t hidden, size_t intermed
 /* Within the bound of all classes: FP32 sums, and no more ties than chance has. */
 int is_close(closeness c);
 
+/* ---- Contexts and layers: what cannot be had fails the test ---- */
+
+fp4moe_context *context_of(size_t threads);          /* 0: as many as the machine has */
+fp4moe_context *context_with(fp4moe_context_desc d); /* struct_size is set */
+
+/* The same weights as a layer of the context, finished. */
+fp4moe_layer *layer_of(const random_layer *m, fp4moe_context *ctx);
+
 /* One call in a workspace of its own, whose contents are rubbish. */
 fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
-
-fp4moe_context *context_of(size_t threads);
 
 /* mxfp8 by the floor rule, a wrong one: 2^floor(log2(amax)) stands at 256, and what is above 448
  * saturates. For mutants. */
