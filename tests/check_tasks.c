@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "call.h"
-#include "check.h"
+#include "layer_call.h"
 #include "presets.h"
 
 /* A call of a layer that has headers only. */
@@ -147,14 +147,11 @@ static void balanced(fp4moe_precision precision, size_t shards) {
   static const preset head = {
       "LM head", 200000, 2880, 1, 1, FP4MOE_MXFP4, {.kind = (fp4moe_activation_kind)FP4MOE_LINEAR},
       0,         0};
-  fp4moe_context_desc desc = {.struct_size = sizeof desc, .max_threads = 128};
-  fp4moe_context *ctx = NULL;
-  setenv("FP4MOE_TABLE", "none", 1);
-  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
+  fp4moe_context *ctx =
+      context_with((fp4moe_context_desc){.max_threads = 128, .tuned = FP4MOE_TUNED_OFF});
   for (size_t i = 0; i < preset_count; i++) balanced_preset(ctx, &presets[i], precision, shards);
   balanced_preset(ctx, &head, precision, shards);
   fp4moe_context_destroy(ctx);
-  unsetenv("FP4MOE_TABLE");
 }
 
 static void balanced_bf16(void) { balanced(FP4MOE_PRECISION_BF16, 1); }
@@ -162,49 +159,56 @@ static void balanced_f32(void) { balanced(FP4MOE_PRECISION_F32, 1); }
 static void balanced_int8(void) { balanced(FP4MOE_PRECISION_INT8, 1); }
 static void balanced_shards(void) { balanced(FP4MOE_PRECISION_BF16, 2); }
 
-/* Units cover every (row, panel) and every (token, panel, segment) exactly once, none in two
- * shards. */
+/* Units of gate/up cover every (row, panel) exactly once, none in two shards. */
+static void covers_rows(const fp4moe_call *c, size_t tokens) {
+  const size_t panels = c->layer->shape.panels13, cells = c->rows * panels;
+  uint8_t *cell = calloc(cells, 1);
+  size_t seen = 0;
+  for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_GATE_UP); u++) {
+    fp4moe_unit1 x;
+    fp4moe_call_unit1(c, FP4MOE_GATE_UP, u, 1, &x);
+    CHECK(x.rows >= 1 && x.rows <= FP4MOE_ROW_BLOCK, "%zu rows", x.rows);
+    CHECK(x.panel >= x.shard->first13 &&
+              x.panel + x.panels <= x.shard->first13 + x.shard->shape.panels13,
+          "unit %zu: panels from %zu in two shards", u, x.panel);
+    for (size_t r = x.row; r < x.row + x.rows; r++)
+      for (size_t q = x.panel; q < x.panel + x.panels; q++) seen += !cell[r * panels + q]++;
+  }
+  CHECK(seen == cells, "M %zu, phase 1: %zu of %zu cells", tokens, seen, cells);
+  free(cell);
+}
+
+/* Units of down cover every (run, token, panel) so. */
+static void covers_tokens(const fp4moe_call *c, size_t tokens) {
+  const size_t panels = c->layer->shape.panels2, cells = tokens * panels * c->cut.runs;
+  uint8_t *cell = calloc(cells, 1);
+  size_t seen = 0;
+  for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_DOWN); u++) {
+    fp4moe_unit2 x;
+    fp4moe_call_unit2(c, u, 1, &x);
+    CHECK(x.panel >= x.shard->first2 &&
+              x.panel + x.panels <= x.shard->first2 + x.shard->shape.panels2,
+          "unit %zu: output panels from %zu in two shards", u, x.panel);
+    for (size_t t = x.token; t < x.token + x.tokens; t++)
+      for (size_t q = x.panel; q < x.panel + x.panels; q++)
+        seen += !cell[(x.run * tokens + t) * panels + q]++;
+  }
+  CHECK(seen == cells, "M %zu, phase 2: %zu of %zu cells", tokens, seen, cells);
+  free(cell);
+}
+
 static void covers(size_t shards) {
-  fp4moe_context *ctx = NULL;
-  fp4moe_context_desc desc = {.struct_size = sizeof desc, .max_threads = 3};
-  preset p = {"odd", 352, 160, 7, 3, FP4MOE_MXFP4, {.gated = 1}, 0, 0};
-  CHECK(!fp4moe_context_create(&desc, &ctx), "%s", fp4moe_error_detail());
   static const size_t tokens[] = {1, 5, 40, 1030};
+  static const preset odd = {"odd", 352, 160, 7, 3, FP4MOE_MXFP4, {.gated = 1}, 0, 0};
+  fp4moe_context *ctx = context_of(3);
   for (size_t m = 0; m < 4; m++) {
-    list *l = make_list(ctx, &p, FP4MOE_PRECISION_BF16, tokens[m], shards);
+    list *l = make_list(ctx, &odd, FP4MOE_PRECISION_BF16, tokens[m], shards);
     const fp4moe_call *c = &l->call;
-    size_t cells = c->rows * c->layer->shape.panels13, seen = 0;
-    uint8_t *cell = calloc(cells, 1);
-    for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_GATE_UP); u++) {
-      fp4moe_unit1 x;
-      fp4moe_call_unit1(c, FP4MOE_GATE_UP, u, 1, &x);
-      CHECK(x.rows >= 1 && x.rows <= FP4MOE_ROW_BLOCK, "%zu rows", x.rows);
-      CHECK(x.panel >= x.shard->first13 &&
-                x.panel + x.panels <= x.shard->first13 + x.shard->shape.panels13,
-            "unit %zu: panels from %zu in two shards", u, x.panel);
-      for (size_t r = x.row; r < x.row + x.rows; r++)
-        for (size_t q = x.panel; q < x.panel + x.panels; q++)
-          seen += !cell[r * c->layer->shape.panels13 + q]++;
-    }
-    CHECK(seen == cells, "M %zu, phase 1: %zu of %zu cells", tokens[m], seen, cells);
-    free(cell);
-    cells = tokens[m] * c->layer->shape.panels2 * c->cut.runs, seen = 0;
-    cell = calloc(cells, 1);
-    for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_DOWN); u++) {
-      fp4moe_unit2 x;
-      fp4moe_call_unit2(c, u, 1, &x);
-      CHECK(x.panel >= x.shard->first2 &&
-                x.panel + x.panels <= x.shard->first2 + x.shard->shape.panels2,
-            "unit %zu: output panels from %zu in two shards", u, x.panel);
-      for (size_t t = x.token; t < x.token + x.tokens; t++)
-        for (size_t q = x.panel; q < x.panel + x.panels; q++)
-          seen += !cell[(x.run * tokens[m] + t) * c->layer->shape.panels2 + q]++;
-    }
-    CHECK(seen == cells, "M %zu, phase 2: %zu of %zu cells", tokens[m], seen, cells);
+    covers_rows(c, tokens[m]);
+    covers_tokens(c, tokens[m]);
     for (size_t r = 0; r < c->cut.runs; r++)
       CHECK(c->cut.run_first[r] < c->cut.run_first[r + 1], "run %zu is empty", r);
     CHECK(c->cut.run_first[c->cut.runs] == c->actives * c->cut.k_parts, "segments");
-    free(cell);
     free_list(l);
   }
   fp4moe_context_destroy(ctx);
