@@ -14,61 +14,28 @@
 #include "faults.h"
 #include "layer_call.h"
 #include "status.h"
+#include "table_file.h"
 
 enum { HIDDEN = 64, INTERMEDIATE = 96, EXPERTS = 4, TOKENS = 5, TOP_K = 2, PAIRS = TOKENS * TOP_K };
 enum { OUTPUTS = 5, WORKSPACE = 1 << 21, ENTRIES = 140, TEXT = 1 << 16 };
 
-static char directory[64], path[96];
-
-static void open_directory(void) {
-  strcpy(directory, "/tmp/fp4moe-faults-XXXXXX");
-  CHECK(mkdtemp(directory) != NULL, "mkdtemp");
-  snprintf(path, sizeof path, "%s/table", directory);
-}
-
-static int is_there(const char *ending) {
-  char name[112];
-  snprintf(name, sizeof name, "%s%s", path, ending);
-  return !access(name, F_OK);
-}
-
-static void close_directory(void) {
-  static const char *const endings[] = {"", ".lock", ".tmp"};
-  for (int i = 0; i < 3; i++) {
-    char name[112];
-    snprintf(name, sizeof name, "%s%s", path, endings[i]);
-    remove(name);
-  }
-  rmdir(directory);
-}
-
 /* ---- A table that grows more than once while it is read ---- */
-
-static fp4moe_host host;
-static fp4moe_isa isa;
-
-static const fp4moe_kernel *gemv_row(void) {
-  for (size_t i = 0; i < fp4moe_kernel_count; i++)
-    if (!strcmp(fp4moe_kernels[i].name, "fp4moe_gemv_mx_i8_8x16_c")) return &fp4moe_kernels[i];
-  return NULL;
-}
 
 /* The first recipes are the layer's, by a C row that the static order does not choose. */
 static fp4moe_table sample(fp4moe_recipe_entry *recipe, fp4moe_schedule_entry *schedule) {
-  fp4moe_host_read(&host);
-  isa = fp4moe_cpu_best((fp4moe_isa)(FP4MOE_ISAS - 1));
   for (size_t i = 0; i < ENTRIES; i++) {
     size_t other = i / (FP4MOE_PHASES * FP4MOE_BUCKETS) * 32;
-    recipe[i] = (fp4moe_recipe_entry){.phase = (int)(i % 2),
-                                      .format = FP4MOE_MXFP4,
-                                      .act = FP4MOE_ACT_I8,
-                                      .gated = 1,
-                                      .bucket = (int)(i / 2 % FP4MOE_BUCKETS),
-                                      .n = (i % 2 ? HIDDEN : 2 * INTERMEDIATE) + other,
-                                      .k = i % 2 ? INTERMEDIATE : HIDDEN,
-                                      .cores = host.threads,
-                                      .ns = 1,
-                                      .recipe = {.gemv = gemv_row(), .panels = 2}};
+    recipe[i] = (fp4moe_recipe_entry){
+        .phase = (int)(i % 2),
+        .format = FP4MOE_MXFP4,
+        .act = FP4MOE_ACT_I8,
+        .gated = 1,
+        .bucket = (int)(i / 2 % FP4MOE_BUCKETS),
+        .n = (i % 2 ? HIDDEN : 2 * INTERMEDIATE) + other,
+        .k = i % 2 ? INTERMEDIATE : HIDDEN,
+        .cores = table_host.threads,
+        .ns = 1,
+        .recipe = {.gemv = check_kernel("fp4moe_gemv_mx_i8_8x16_c"), .panels = 2}};
     schedule[i] = (fp4moe_schedule_entry){.format = FP4MOE_MXFP4,
                                           .act = FP4MOE_ACT_I8,
                                           .hidden = HIDDEN + 32 * (i + 1),
@@ -84,11 +51,13 @@ static fp4moe_recipe_entry recipes[ENTRIES];
 static fp4moe_schedule_entry schedules[ENTRIES];
 static fp4moe_table table;
 
-static fp4moe_status save_table(void) { return fp4moe_table_save(path, &host, isa, &table); }
+static fp4moe_status save_table(void) {
+  return fp4moe_table_save(table_path, &table_host, table_isa, &table);
+}
 
 static fp4moe_status load_table(void) {
   fp4moe_table *read = NULL;
-  fp4moe_status status = fp4moe_table_load(path, &host, isa, &read);
+  fp4moe_status status = fp4moe_table_load(table_path, &table_host, table_isa, &read);
   size_t entries = status || read->refused ? 0 : read->recipes + read->schedules;
   int refused = !status && read->refused;
   fp4moe_table_free(read);
@@ -147,7 +116,7 @@ static fp4moe_status set(void) {
   return FP4MOE_OK;
 }
 static fp4moe_status finish(void) { return fp4moe_layer_finish(life.layer); }
-static fp4moe_status reload(void) { return fp4moe_context_reload_table(life.ctx, path); }
+static fp4moe_status reload(void) { return fp4moe_context_reload_table(life.ctx, table_path); }
 static fp4moe_status replan(void) { return fp4moe_layer_replan(life.layer); }
 static fp4moe_status explain(void) {
   fp4moe_problem p = {sizeof p, TOKENS, TOP_K, 1};
@@ -268,12 +237,7 @@ static float *floats(size_t n) {
 }
 
 static void open_life(void) {
-  fp4moe_layer_desc d = {.struct_size = sizeof d,
-                         .hidden = HIDDEN,
-                         .intermediate = INTERMEDIATE,
-                         .experts = EXPERTS,
-                         .precision = FP4MOE_PRECISION_INT8,
-                         .activation = {.kind = FP4MOE_SILU, .gated = 1}};
+  fp4moe_layer_desc d = class_desc(&class_words[CLASS_INT8_MX], HIDDEN, INTERMEDIATE, EXPERTS);
   memset(&life, 0, sizeof life);
   life.threads = 2;
   life.weights = random_layer_new(&d, 1, NULL);
@@ -286,13 +250,13 @@ static void open_life(void) {
     life.outputs[i] = calloc(TOKENS * HIDDEN, sizeof(float));
     life.y[i] = calloc(TOKENS * HIDDEN, sizeof(float));
   }
-  open_directory();
+  table_file_open();
   table = sample(recipes, schedules);
   CHECK(!save_table(), "%s", fp4moe_error_detail());
 }
 
 static void close_life(void) {
-  close_directory();
+  scratch_close();
   random_layer_free(life.weights);
   drop(&life.call);
   free(life.logits);
@@ -390,11 +354,11 @@ static void each_call(const char *what, fp4moe_status (*run)(void), enum fault f
     fp4moe_status expected = faulty.hit ? want : FP4MOE_OK;
     CHECK(status == expected, "%s %ld: %s '%s', expected %s", what, at, fp4moe_status_name(status),
           fp4moe_error_detail(), fp4moe_status_name(expected));
-    CHECK(!status || status == FP4MOE_UNSUPPORTED || strstr(fp4moe_error_detail(), directory),
+    CHECK(!status || status == FP4MOE_UNSUPPORTED || strstr(fp4moe_error_detail(), scratch),
           "%s %ld: no path in '%s'", what, at, fp4moe_error_detail());
     CHECK(!faulty.held && !faulty.files, "%s %ld: %ld allocations and %ld files are left", what, at,
           faulty.held, faulty.files);
-    CHECK(!is_there(".tmp"), "%s %ld: the temporary file is left", what, at);
+    CHECK(access(scratch_at("a/table.tmp"), F_OK), "%s %ld: the temporary file is left", what, at);
     if (status) table.schedules = ENTRIES;
     CHECK(!load_table(), "%s %ld: the table is not the %s one: %s", what, at,
           status ? "old" : "new", fp4moe_error_detail());
@@ -428,16 +392,17 @@ static void table_files(void) {
 static void special_files(void) {
   static const char *const special[] = {"/dev/zero", "/dev/null", "/tmp"};
   fp4moe_context *ctx = NULL;
-  open_directory();
-  CHECK(!mkfifo(path, 0600), "mkfifo: %s", strerror(errno));
+  scratch_open();
+  CHECK(!mkfifo(scratch_at("pipe"), 0600), "mkfifo: %s", strerror(errno));
   alarm(60);
   for (int i = -1; i < 3; i++) {
-    fp4moe_context_desc d = {.struct_size = sizeof d, .table = i < 0 ? path : special[i]};
+    fp4moe_context_desc d = {.struct_size = sizeof d,
+                             .table = i < 0 ? scratch_at("pipe") : special[i]};
     REFUSED(fp4moe_context_create(&d, &ctx), FP4MOE_INVALID, d.table);
     CHECK(strstr(fp4moe_error_detail(), "not a regular file"), "%s", fp4moe_error_detail());
   }
   alarm(0);
-  close_directory();
+  scratch_close();
 }
 
 void check_faults(void) {

@@ -7,33 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "layer_fixture.h"
 #include "nodes.h"
-#include "random_layer.h"
-
-static fp4moe_host host;
-static fp4moe_isa isa;
-static char path[64];
-
-static void open_file(void) {
-  fp4moe_host_read(&host);
-  isa = fp4moe_cpu_best((fp4moe_isa)(FP4MOE_ISAS - 1));
-  strcpy(path, "/tmp/fp4moe-check-XXXXXX");
-  int fd = mkstemp(path);
-  CHECK(fd >= 0, "mkstemp");
-  close(fd);
-}
-
-static void close_file(void) {
-  char lock[80];
-  snprintf(lock, sizeof lock, "%s.lock", path);
-  remove(lock);
-  remove(path);
-}
+#include "table_file.h"
 
 static void save(fp4moe_placement_entry *e, size_t n) {
-  fp4moe_table t = {.placement = e, .placements = n};
-  CHECK(!fp4moe_table_save(path, &host, isa, &t), "%s", fp4moe_error_detail());
+  table_file_save(&(fp4moe_table){.placement = e, .placements = n});
 }
 
 /* ---- The line ---- */
@@ -42,12 +21,11 @@ static const fp4moe_placement_entry sample = {{16, 2, 32}, 1234, 4000, FP4MOE_AL
 
 static void round_trip(void) {
   fp4moe_placement_entry e[3] = {sample, sample, sample};
-  fp4moe_table *t = NULL;
-  open_file();
+  table_file_open();
   e[1].key.cores = 4;
   e[2].key.nodes = 1, e[2].shards = 1, e[2].placement = FP4MOE_PER_L3;
   save(e, 3);
-  CHECK(!fp4moe_table_load(path, &host, isa, &t), "%s", fp4moe_error_detail());
+  fp4moe_table *t = table_file_load();
   CHECK(!t->refused && !t->dropped && t->placements == 3, "%zu placements: %s", t->placements,
         t->report);
   CHECK(!memcmp(&t->placement[0], &e[1], sizeof *e) &&
@@ -55,34 +33,21 @@ static void round_trip(void) {
             !memcmp(&t->placement[2], &e[0], sizeof *e),
         "other entries, or not sorted by key");
   fp4moe_table_free(t);
-  close_file();
+  scratch_close();
 }
 
 /* One word of the line replaced: the line is dropped, for this reason. */
 static void dropped(const char *from, const char *to, const char *says) {
-  char text[65536];
   fp4moe_placement_entry e = sample;
-  fp4moe_table *t = NULL;
   save(&e, 1);
-  FILE *f = fopen(path, "r");
-  size_t n = fread(text, 1, sizeof text - 64, f);
-  fclose(f);
-  text[n] = 0;
-  char *line = strstr(text, "\nplacement "), *at = line ? strstr(line, from) : NULL;
-  if (!CHECK(at != NULL, "no \"%s\" in the line", from)) return;
-  memmove(at + strlen(to), at + strlen(from), strlen(at + strlen(from)) + 1);
-  memcpy(at, to, strlen(to));
-  f = fopen(path, "w");
-  fputs(text, f);
-  fclose(f);
-  CHECK(!fp4moe_table_load(path, &host, isa, &t), "%s", fp4moe_error_detail());
+  fp4moe_table *t = table_file_edited("\nplacement ", from, to);
   CHECK(!t->refused && t->dropped == 1 && !t->placements && strstr(t->report, says),
         "\"%s\" -> \"%s\": %zu placements: %s", from, to, t->placements, t->report);
   fp4moe_table_free(t);
 }
 
 static void dropped_lines(void) {
-  open_file();
+  table_file_open();
   dropped("cores=16", "cores=0", "cores");
   dropped("cores=16", "cores=1025", "cores");
   dropped("cores=16 ", "", "cores");
@@ -97,7 +62,7 @@ static void dropped_lines(void) {
   dropped("shards=2", "shards=3", "shards");
   dropped("shards=2", "shards=2 shards=2", "shards");
   dropped("shards=2", "shards=2 color=red", "color");
-  close_file();
+  scratch_close();
 }
 
 static void finds(void) {
@@ -122,19 +87,8 @@ static void finds(void) {
 
 /* ---- Contexts ---- */
 
-static fp4moe_context *context_of(fp4moe_context_desc d) {
-  fp4moe_context *ctx = NULL;
-  d.struct_size = sizeof d;
-  CHECK(!fp4moe_context_create(&d, &ctx), "%s", fp4moe_error_detail());
-  return ctx;
-}
-
 static void says(fp4moe_context *ctx, const char *what) {
-  const fp4moe_layer_desc d = {.struct_size = sizeof d,
-                               .hidden = 64,
-                               .intermediate = 64,
-                               .experts = 4,
-                               .activation = {.kind = FP4MOE_SILU, .gated = 1}};
+  const fp4moe_layer_desc d = class_desc(&class_words[CLASS_F32_MX], 64, 64, 4);
   fp4moe_problem p = {sizeof p, 1, 1, 0};
   char text[32768];
   for (p.json = 0; p.json < 2; p.json++) {
@@ -143,43 +97,44 @@ static void says(fp4moe_context *ctx, const char *what) {
   }
 }
 
-/* The table's word for this host, for a nearest one, and none where the caller says anything. */
+/* The table's word for this table_host, for a nearest one, and none where the caller says anything.
+ */
 static void context_takes(void) {
   int pu[FP4MOE_MAX_PUS];
   size_t count = 0;
-  open_file();
-  fp4moe_placement_entry e = {fp4moe_host_key(&host), 1, 0, FP4MOE_ALL_PUS, 1};
+  table_file_open();
+  fp4moe_placement_entry e = {fp4moe_host_key(&table_host), 1, 0, FP4MOE_ALL_PUS, 1};
   char word[64];
-  if (fp4moe_place(host.pu, host.pus, FP4MOE_PER_L3, pu)) e.placement = FP4MOE_PER_L3;
-  CHECK(!fp4moe_host_place(&host, fp4moe_placement_name(e.placement), pu, &count), "%s",
+  if (fp4moe_place(table_host.pu, table_host.pus, FP4MOE_PER_L3, pu)) e.placement = FP4MOE_PER_L3;
+  CHECK(!fp4moe_host_place(&table_host, fp4moe_placement_name(e.placement), pu, &count), "%s",
         fp4moe_error_detail());
-  if (host.quota && host.quota < count) count = host.quota;
+  if (table_host.quota && table_host.quota < count) count = table_host.quota;
   snprintf(word, sizeof word, "threads: %zu, placement %s; layers in 1 shard", count,
            fp4moe_placement_name(e.placement));
   for (int near = 0; near < 2; near++) {
     e.key.pus += (size_t)near;
     save(&e, 1);
-    fp4moe_context *ctx = context_of((fp4moe_context_desc){.table = path});
+    fp4moe_context *ctx = context_with((fp4moe_context_desc){.table = table_path});
     CHECK(fp4moe_context_threads(ctx) == count, "%zu threads of %zu", fp4moe_context_threads(ctx),
           count);
     says(ctx, word);
     says(ctx, near ? "(table, nearest: of " : "(table, exact)");
     fp4moe_context_destroy(ctx);
   }
-  fp4moe_context_desc own[] = {{.table = path, .max_threads = 1},
-                               {.table = path, .placement = "one_node"},
-                               {.table = path, .no_pin = 1},
+  fp4moe_context_desc own[] = {{.table = table_path, .max_threads = 1},
+                               {.table = table_path, .placement = "one_node"},
+                               {.table = table_path, .no_pin = 1},
                                {.tuned = FP4MOE_TUNED_OFF},
-                               {.table = path, .parallel_for = fp4moe_pool_run}};
+                               {.table = table_path, .parallel_for = fp4moe_pool_run}};
   const char *const want[] = {"placement per_core", "placement one_node", "not pinned",
                               "placement per_core", "the caller's"};
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
-    fp4moe_context *ctx = context_of(own[i]);
+    fp4moe_context *ctx = context_with(own[i]);
     CHECK(!ctx->placed_by, "case %zu: the table's word", i);
     says(ctx, want[i]);
     fp4moe_context_destroy(ctx);
   }
-  close_file();
+  scratch_close();
 }
 
 /* ---- Two nodes that are made up ---- */
@@ -190,24 +145,6 @@ static void make_two_nodes(fp4moe_context *ctx) {
   ctx->nodes = 2;
   ctx->node[0] = 0;
   ctx->node[1] = 1;
-}
-
-static void forward(fp4moe_layer *layer, const float *x, float *y) {
-  const int32_t ids[6] = {0, 1, 2, 3, 1, 0};
-  const float weights[6] = {0.5f, 0.25f, 0.125f, 1, 0.75f, 0.375f};
-  fp4moe_batch b = {.struct_size = sizeof b,
-                    .tokens = 3,
-                    .top_k = 2,
-                    .x = x,
-                    .y = y,
-                    .topk_ids = ids,
-                    .ids_dtype = FP4MOE_I32,
-                    .topk_weights = weights};
-  fp4moe_limits l = {sizeof l, 3, 2, 0};
-  size_t bytes = fp4moe_workspace_bytes(layer, &l);
-  void *workspace = malloc(bytes);
-  CHECK(!fp4moe_layer_forward(layer, &b, workspace, bytes), "%s", fp4moe_error_detail());
-  free(workspace);
 }
 
 /* A shard is asked of each node; where the pages lie is told as it is, here on node 0 or, without
@@ -225,40 +162,35 @@ static void check_nodes(const fp4moe_layer *layer) {
 }
 
 static void made_up_nodes(void) {
-  fp4moe_layer_desc d = {.struct_size = sizeof d,
-                         .hidden = 352,
-                         .intermediate = 160,
-                         .experts = 4,
-                         .precision = FP4MOE_PRECISION_BF16,
-                         .activation = {.kind = FP4MOE_SILU, .gated = 1}};
-  float x[3 * 352], want[3 * 352], got[3 * 352];
+  fp4moe_layer_desc d = class_desc(&class_words[CLASS_BF16_MX], 352, 160, 4);
   random_layer *m = random_layer_new(&d, 1, NULL);
-  for (size_t i = 0; i < 3 * 352; i++) x[i] = check_uniform(-1, 1);
+  problem p = draw(&d, 9, 2, 0);
+  const fp4moe_batch b = batch_of(&p);
+  float *want = NULL;
   for (size_t shards = 1; shards < 4; shards++) { /* one; two; two, and the table says one */
-    fp4moe_context *ctx = context_of((fp4moe_context_desc){.table = NULL});
-    fp4moe_layer *layer = NULL;
+    fp4moe_context *ctx = context_of(0);
     if (shards > 1) make_two_nodes(ctx);
     if (shards == 3) ctx->placed_by = FP4MOE_MATCH_EXACT, ctx->placed.shards = 1;
-    CHECK(!random_layer_open(m, ctx, &layer), "%s", fp4moe_error_detail());
+    fp4moe_layer *layer = layer_of(m, ctx);
     size_t most = shards == 2 ? 2 : shards == 3 ? 1 : ctx->nodes ? ctx->nodes : 1;
     CHECK(layer->shards == most, "%zu shards, expected %zu", layer->shards, most);
     if (shards == 2) check_nodes(layer);
-    forward(layer, x, shards == 1 ? want : got);
-    if (shards > 1) CHECK_SAME(got, want, 3 * 352, sizeof *want, "two nodes");
+    if (want)
+      gives(layer, &b, want, "two nodes");
+    else
+      want = outputs(layer, &b);
     fp4moe_layer_destroy(layer);
     fp4moe_context_destroy(ctx);
   }
+  free(want);
+  drop(&p);
   random_layer_free(m);
 }
 
 /* All threads on one node of two: one shard, and it is asked of that node. */
 static void one_of_two_nodes(void) {
-  fp4moe_layer_desc d = {.struct_size = sizeof d,
-                         .hidden = 64,
-                         .intermediate = 64,
-                         .experts = 1,
-                         .activation = {.kind = FP4MOE_SILU, .gated = 1}};
-  fp4moe_context *ctx = context_of((fp4moe_context_desc){.max_threads = 1});
+  fp4moe_layer_desc d = class_desc(&class_words[CLASS_F32_MX], 64, 64, 1);
+  fp4moe_context *ctx = context_of(1);
   if (ctx->host.pus < 2 || !fp4moe_numa_works()) {
     check_skip("one of two nodes", "one PU, or no libnuma");
   } else {
@@ -277,6 +209,7 @@ static void one_of_two_nodes(void) {
 
 /* On each PU a thread knows the node that sysfs tells of it. */
 static void knows_its_node(void) {
+  static fp4moe_host host;
   cpu_set_t before, one;
   fp4moe_host_read(&host);
   CHECK(!sched_getaffinity(0, sizeof before, &before), "affinity");

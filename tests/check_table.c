@@ -1,43 +1,13 @@
 /* check_table.c - the selection table: round trip, every refusal, finding entries. */
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "check.h"
-#include "context.h"
-
-static fp4moe_host host;
-static fp4moe_isa isa;
-static char dir[64], path[80];
-
-static void open_dir(void) {
-  fp4moe_host_read(&host);
-  isa = fp4moe_cpu_best((fp4moe_isa)(FP4MOE_ISAS - 1));
-  strcpy(dir, "/tmp/fp4moe-check-XXXXXX");
-  CHECK(mkdtemp(dir) != NULL, "mkdtemp");
-  snprintf(path, sizeof path, "%s/a/table", dir);
-}
-
-static void close_dir(void) {
-  char name[128];
-  const char *files[] = {"a/table", "a/table.lock", "a/table.tmp", "a", ""};
-  for (int i = 0; i < 5; i++) {
-    snprintf(name, sizeof name, "%s/%s", dir, files[i]);
-    remove(name);
-  }
-}
-
-static const fp4moe_kernel *kernel(const char *name) {
-  for (size_t i = 0; i < fp4moe_kernel_count; i++)
-    if (!strcmp(fp4moe_kernels[i].name, name)) return &fp4moe_kernels[i];
-  check_fail(__FILE__, __LINE__, "no kernel %s", name);
-  return NULL;
-}
+#include "layer_call.h"
+#include "table_file.h"
 
 /* Three shapes of C kernels: gemv at 1 row, unpack + gemm at 128. */
 static fp4moe_table sample(fp4moe_recipe_entry e[6]) {
@@ -52,15 +22,15 @@ static fp4moe_table sample(fp4moe_recipe_entry e[6]) {
                                  .bucket = i < 3 ? 0 : 7,
                                  .n = shapes[i % 3][0],
                                  .k = shapes[i % 3][1],
-                                 .cores = host.threads,
+                                 .cores = table_host.threads,
                                  .ns = 1000 + i};
     e[i].recipe.panels = 2;
     if (i < 3) {
-      e[i].recipe.gemv = kernel("fp4moe_gemv_mx_bf16_8x16_c");
+      e[i].recipe.gemv = check_kernel("fp4moe_gemv_mx_bf16_8x16_c");
       e[i].recipe.prefetch = 512;
     } else {
-      e[i].recipe.unpack = kernel("fp4moe_unpack_mx_bf16_c");
-      e[i].recipe.gemm = kernel("fp4moe_gemm_bf16_8x16_c");
+      e[i].recipe.unpack = check_kernel("fp4moe_unpack_mx_bf16_c");
+      e[i].recipe.gemm = check_kernel("fp4moe_gemm_bf16_8x16_c");
       e[i].recipe.k_block = 32;
     }
   }
@@ -68,20 +38,10 @@ static fp4moe_table sample(fp4moe_recipe_entry e[6]) {
   return t;
 }
 
-static void save(const fp4moe_table *t) {
-  CHECK(!fp4moe_table_save(path, &host, isa, t), "%s", fp4moe_error_detail());
-}
-
-static fp4moe_table *load(void) {
-  fp4moe_table *t = NULL;
-  CHECK(!fp4moe_table_load(path, &host, isa, &t), "%s", fp4moe_error_detail());
-  return t;
-}
-
 static void round_trip(void) {
   fp4moe_recipe_entry e[6];
   fp4moe_schedule_entry schedule = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 64, 96, 77, 30000, {3, 2, 2, 8}};
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
   fp4moe_gain_entry gains[2] = {
       {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 0, 7, 1, 0, 2, 3, 64, 96, 88, 981000, 40},
@@ -91,8 +51,8 @@ static void round_trip(void) {
   t.gain = gains;
   t.gains = 2;
   fp4moe_table_sort(&t);
-  save(&t);
-  fp4moe_table *got = load();
+  table_file_save(&t);
+  fp4moe_table *got = table_file_load();
   CHECK(!got->refused && !got->dropped && got->recipes == 6 && got->schedules == 1,
         "%zu recipes, %zu schedules: %s", got->recipes, got->schedules, got->report);
   for (size_t i = 0; i < 6; i++)
@@ -105,39 +65,21 @@ static void round_trip(void) {
         "%zu gains, or they differ", got->gains);
   CHECK(!strstr(got->report, "tuned under"), "%s", got->report);
   fp4moe_table_free(got);
-  close_dir();
-}
-
-/* The saved text with `from` replaced by `to`, loaded again. */
-static fp4moe_table *edited(const char *from, const char *to) {
-  char text[65536], out[65536];
-  FILE *f = fopen(path, "r");
-  size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
-  if (f) fclose(f);
-  text[n] = 0;
-  char *at = strstr(text, from);
-  CHECK(at != NULL, "no \"%s\" in the table", from);
-  if (!at) at = text;
-  *at = 0;
-  snprintf(out, sizeof out, "%s%s%s", text, to, at + strlen(from));
-  f = fopen(path, "w");
-  fputs(out, f);
-  fclose(f);
-  return load();
+  scratch_close();
 }
 
 static void refusal(const char *from, const char *to, const char *says) {
   fp4moe_recipe_entry e[6];
   fp4moe_table t = sample(e);
-  save(&t);
-  fp4moe_table *got = edited(from, to);
+  table_file_save(&t);
+  fp4moe_table *got = table_file_edited("", from, to);
   CHECK(got->refused && !got->recipes && strstr(got->report, says), "\"%s\" -> \"%s\": %s", from,
         to, got->report);
   fp4moe_table_free(got);
 }
 
 static void refusals(void) {
-  open_dir();
+  table_file_open();
   refusal("fp4moe-table 3", "fp4moe-table 1", "line 1");
   refusal("fp4moe-table 3", "fp4moe-table 4", "line 1");
   refusal("fp4moe-table 3\narch", "fp4moe-table 2\narch z\narch", "line 2");
@@ -158,21 +100,21 @@ static void refusals(void) {
   refusal("recipe phase", "recept phase", "a line of a table");
   refusal("soft ", "partial 3\nsoft ", "partial N of N");
   refusal("soft ", "partial x of 4\nsoft ", "partial N of N");
-  close_dir();
+  scratch_close();
 }
 
 static void dropped(const char *from, const char *to, const char *says) {
   fp4moe_recipe_entry e[6];
   fp4moe_table t = sample(e);
-  save(&t);
-  fp4moe_table *got = edited(from, to);
+  table_file_save(&t);
+  fp4moe_table *got = table_file_edited("", from, to);
   CHECK(!got->refused && got->dropped == 1 && got->recipes == 5 && strstr(got->report, says),
         "\"%s\" -> \"%s\": %zu dropped: %s", from, to, got->dropped, got->report);
   fp4moe_table_free(got);
 }
 
 static void dropped_entries(void) {
-  open_dir();
+  table_file_open();
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_mx_bf16_8x16_c@7", "8x16_c@7");
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gone@1", "fp4moe_gone");
   dropped("gemv=fp4moe_gemv_mx_bf16_8x16_c@1", "gemv=fp4moe_gemv_nv_bf16_8x16_c@1", "nv_bf16");
@@ -206,23 +148,23 @@ static void dropped_entries(void) {
   dropped("n=64 k=96", "n=64 k=4194305", "k");
   dropped("rows=1 cores=", "rows=1 cores=x", "cores");
   dropped("phase=down", "phase=gate_up color=red", "color");
-  close_dir();
+  scratch_close();
 }
 
 /* Gate and up lie in turn: a unit has whole pairs. */
 static void odd_panels(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
   for (int gated = 0; gated < 2; gated++) {
     e[0].phase = FP4MOE_GATE_UP, e[0].gated = gated, e[0].recipe.panels = 3;
-    save(&t);
-    fp4moe_table *got = load();
+    table_file_save(&t);
+    fp4moe_table *got = table_file_load();
     CHECK(got->dropped == (size_t)gated && !strstr(got->report, "panels") == !gated,
           "gated %d: %zu dropped: %s", gated, got->dropped, got->report);
     fp4moe_table_free(got);
   }
-  close_dir();
+  scratch_close();
 }
 
 /* A schedule that does not parse is dropped by itself; one without noise is of an older tuner. */
@@ -244,20 +186,21 @@ static void dropped_schedules(void) {
   fp4moe_recipe_entry e[6];
   fp4moe_schedule_entry s = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 64, 96, 77, 30000, {3, 2, 2, 8}};
   enum { N = sizeof bad / sizeof *bad };
-  open_dir();
+  table_file_open();
   for (size_t i = 0; i <= N; i++) {
     fp4moe_table t = sample(e);
     t.schedule = &s;
     t.schedules = 1;
-    save(&t);
-    fp4moe_table *got = i < N ? edited(bad[i][0], bad[i][1]) : edited(" noise=30000", "");
+    table_file_save(&t);
+    fp4moe_table *got = i < N ? table_file_edited("", bad[i][0], bad[i][1])
+                              : table_file_edited("", " noise=30000", "");
     CHECK(!got->refused && got->dropped == (i < N) && got->recipes == 6 &&
               got->schedules == (i == N),
           "case %zu: %zu dropped: %s", i, got->dropped, got->report);
     if (got->schedules) CHECK(got->schedule->noise == 0, "noise %u", got->schedule->noise);
     fp4moe_table_free(got);
   }
-  close_dir();
+  scratch_close();
 }
 
 /* A gain that does not parse is dropped by itself. */
@@ -280,85 +223,82 @@ static void dropped_gains(void) {
   fp4moe_recipe_entry e[6];
   fp4moe_gain_entry gain = {FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 2, 0, 1, 2, 3, 64, 96,
                             88,           1000000,         5};
-  open_dir();
+  table_file_open();
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     fp4moe_table t = sample(e);
     t.gain = &gain;
     t.gains = 1;
-    save(&t);
-    fp4moe_table *got = edited(bad[i][0], bad[i][1]);
+    table_file_save(&t);
+    fp4moe_table *got = table_file_edited("", bad[i][0], bad[i][1]);
     CHECK(!got->refused && got->dropped == 1 && got->recipes == 6 && !got->gains,
           "\"%s\" -> \"%s\": %zu dropped: %s", bad[i][0], bad[i][1], got->dropped, got->report);
     fp4moe_table_free(got);
   }
-  close_dir();
+  scratch_close();
 }
 
 /* Version 2 had no gains; its entries are read as they stand. */
 static void earlier_version(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
-  fp4moe_table *got = edited("fp4moe-table 3", "fp4moe-table 2");
+  table_file_save(&t);
+  fp4moe_table *got = table_file_edited("", "fp4moe-table 3", "fp4moe-table 2");
   CHECK(!got->refused && !got->dropped && got->recipes == 6, "%s", got->report);
   fp4moe_table_free(got);
-  close_dir();
+  scratch_close();
 }
 
 static void soft_lines(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
-  fp4moe_table *got = edited("kernel=", "kernel=9.9-");
+  table_file_save(&t);
+  fp4moe_table *got = table_file_edited("", "kernel=", "kernel=9.9-");
   CHECK(!got->refused && got->recipes == 6 && strstr(got->report, "tuned under"), "%s",
         got->report);
   fp4moe_table_free(got);
-  save(&t);
-  got = edited("kernel fp4moe_store_c@1\n", "");
+  table_file_save(&t);
+  got = table_file_edited("", "kernel fp4moe_store_c@1\n", "");
   CHECK(!got->refused && strstr(got->report, "not known to the tuner: fp4moe_store_c"), "%s",
         got->report);
   fp4moe_table_free(got);
-  close_dir();
+  scratch_close();
 }
 
 /* Cut off anywhere, a table is refused; only the whole one is not. */
 static void torn(void) {
   fp4moe_recipe_entry e[6];
-  char text[65536];
-  open_dir();
+  size_t n;
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
-  FILE *f = fopen(path, "r");
-  size_t n = fread(text, 1, sizeof text, f);
-  fclose(f);
+  table_file_save(&t);
+  char *text = scratch_read(table_path, &n);
   for (size_t cut = 0; cut <= n; cut += cut + 40 < n ? 1 + check_below(23) : 1) {
-    f = fopen(path, "w");
-    fwrite(text, 1, cut, f);
-    fclose(f);
-    fp4moe_table *got = load();
+    scratch_put(table_path, text, cut);
+    fp4moe_table *got = table_file_load();
     CHECK((got->refused != 0) == (cut < n) && got->recipes == (cut < n ? 0 : 6),
           "%zu of %zu bytes: %s", cut, n, got->report);
     fp4moe_table_free(got);
   }
-  close_dir();
+  free(text);
+  scratch_close();
 }
 
 /* Entries go by name@revision: the tables of a release with other kernels, in another order, serve
  * as far as they name what is here. The same entry twice is no harm. */
 static void other_release(void) {
   fp4moe_recipe_entry e[6], mixed[8];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
   static const size_t order[8] = {5, 0, 3, 0, 1, 4, 2, 5};
   for (size_t i = 0; i < 8; i++) mixed[i] = e[order[i]];
   t.recipe = mixed;
   t.recipes = 8;
-  save(&t);
-  fp4moe_table *got = edited("kernel fp4moe_store_c@1\n", "kernel fp4moe_old_c@3\n");
+  table_file_save(&t);
+  fp4moe_table *got = table_file_edited("", "kernel fp4moe_store_c@1\n", "kernel fp4moe_old_c@3\n");
   fp4moe_table_free(got);
-  got = edited("kernel fp4moe_combine_c@1\n", "");
+  got = table_file_edited("", "kernel fp4moe_combine_c@1\n", "");
   CHECK(!got->refused && !got->dropped && got->recipes == 8, "%zu recipes: %s", got->recipes,
         got->report);
   CHECK(strstr(got->report, "not known to the tuner: fp4moe_store_c@1"), "%s", got->report);
@@ -373,7 +313,7 @@ static void other_release(void) {
           "entry %zu is not found", i);
   }
   fp4moe_table_free(got);
-  close_dir();
+  scratch_close();
 }
 
 /* ---- Writers that are killed ---- */
@@ -384,16 +324,8 @@ static _Noreturn void write_on(fp4moe_recipe_entry e[6], int short_first) {
   if (!short_first) t.recipes = 5;
   for (;;) {
     t.recipes = 11 - t.recipes;
-    if (fp4moe_table_save(path, &host, isa, &t)) _exit(1);
+    if (fp4moe_table_save(table_path, &table_host, table_isa, &t)) _exit(1);
   }
-}
-
-static size_t files_in(const char *name) {
-  size_t n = 0;
-  DIR *d = opendir(name);
-  for (struct dirent *f; d && (f = readdir(d)) != NULL;) n += f->d_name[0] != '.';
-  if (d) closedir(d);
-  return n;
 }
 
 /* After each kill the table is one of the two; at most one temporary file is left, and the next
@@ -401,12 +333,10 @@ static size_t files_in(const char *name) {
 static void killed_writers(void) {
   enum { KILLS = 1000 };
   fp4moe_recipe_entry e[6];
-  char inside[80];
   size_t of_five = 0, left = 0;
-  open_dir();
-  snprintf(inside, sizeof inside, "%s/a", dir);
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
+  table_file_save(&t);
   for (int i = 0; i < KILLS; i++) {
     int status;
     pid_t child = fork();
@@ -415,33 +345,33 @@ static void killed_writers(void) {
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
     CHECK(WIFSIGNALED(status), "the writer failed by itself: %#x", (unsigned)status);
-    fp4moe_table *got = load();
+    fp4moe_table *got = table_file_load();
     CHECK(!got->refused && !got->dropped && (got->recipes == 6 || got->recipes == 5),
           "kill %d: %zu recipes: %s", i, got->recipes, got->report);
     of_five += got->recipes == 5;
     fp4moe_table_free(got);
-    size_t files = files_in(inside);
+    size_t files = scratch_files("a");
     left += files == 3;
     CHECK(files <= 3, "kill %d: %zu files", i, files);
   }
   CHECK(of_five && of_five < KILLS && left, "%zu kills, %zu short tables, %zu temporary files",
         (size_t)KILLS, of_five, left);
-  save(&t);
-  CHECK(files_in(inside) == 2, "%zu files after a save", files_in(inside));
-  close_dir();
+  table_file_save(&t);
+  CHECK(scratch_files("a") == 2, "%zu files after a save", scratch_files("a"));
+  scratch_close();
 }
 
 static void finds_nearest(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
   fp4moe_table_sort(&t);
   const struct {
     size_t n, k, cores;
     fp4moe_match match;
     size_t got_n, got_k;
-  } cases[] = {{64, 96, host.threads, FP4MOE_MATCH_EXACT, 64, 96},
-               {64, 96, host.threads + 3, FP4MOE_MATCH_NEAREST, 64, 96},
+  } cases[] = {{64, 96, table_host.threads, FP4MOE_MATCH_EXACT, 64, 96},
+               {64, 96, table_host.threads + 3, FP4MOE_MATCH_NEAREST, 64, 96},
                {208, 96, 1, FP4MOE_MATCH_NEAREST, 256, 96},
                {64, 192, 1, FP4MOE_MATCH_NEAREST, 64, 384}, /* a tie: the larger K */
                {64, 2048, 1, FP4MOE_MATCH_NONE, 0, 0},
@@ -457,7 +387,8 @@ static void finds_nearest(void) {
       CHECK(t.recipe[first].n == cases[i].got_n && t.recipe[first].k == cases[i].got_k,
             "case %zu: %zux%zu", i, t.recipe[first].n, t.recipe[first].k);
   }
-  fp4moe_recipe_key key = {FP4MOE_DOWN, FP4MOE_MXFP4, FP4MOE_ACT_BF16, 1, 3, 64, 96, host.threads};
+  fp4moe_recipe_key key = {FP4MOE_DOWN, FP4MOE_MXFP4, FP4MOE_ACT_BF16,   1, 3,
+                           64,          96,           table_host.threads};
   for (size_t partial = 0; partial < 2; partial++) { /* rows for which the tuner left none */
     size_t first, count;
     t.partial_of = partial;
@@ -465,13 +396,13 @@ static void finds_nearest(void) {
     CHECK(got == (partial ? FP4MOE_MATCH_NONE : FP4MOE_MATCH_PROVEN) && !count, "partial %zu: %d",
           partial, (int)got);
   }
-  close_dir();
+  scratch_close();
 }
 
 /* Above FP4MOE_MANY_N all N are one; the halves of gate/up do not matter to down. */
 static void finds_for_heads(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
   const size_t shapes[4][3] = {{6144, 3072, 1}, {1024, 3072, 1}, {1024, 3072, 0}, {512, 512, 1}};
   for (int i = 0; i < 4; i++) e[i].n = shapes[i][0], e[i].k = shapes[i][1];
@@ -492,8 +423,9 @@ static void finds_for_heads(void) {
                {FP4MOE_GATE_UP, 1, 512, 512, FP4MOE_MATCH_EXACT, 512, 1},
                {FP4MOE_GATE_UP, 0, 512, 512, FP4MOE_MATCH_NONE, 0, 0}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    fp4moe_recipe_key key = {cases[i].phase, FP4MOE_MXFP4, FP4MOE_ACT_BF16,   cases[i].gated, 0,
-                             cases[i].n,     cases[i].k,   host.allowed_cores};
+    fp4moe_recipe_key key = {
+        cases[i].phase, FP4MOE_MXFP4, FP4MOE_ACT_BF16,         cases[i].gated, 0,
+        cases[i].n,     cases[i].k,   table_host.allowed_cores};
     size_t first, count;
     fp4moe_match got = fp4moe_table_find(&t, &key, &first, &count);
     CHECK(got == cases[i].match && count == (got != FP4MOE_MATCH_NONE), "case %zu: %d, %zu", i,
@@ -502,104 +434,101 @@ static void finds_for_heads(void) {
       CHECK(t.recipe[first].n == cases[i].got_n && t.recipe[first].gated == cases[i].got_gated,
             "case %zu: n %zu gated %d", i, t.recipe[first].n, t.recipe[first].gated);
   }
-  close_dir();
+  scratch_close();
 }
 
 /* The plan takes the table's recipe, and falls back where it is not eligible. */
 static void plan_takes_recipes(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
-  fp4moe_context_desc desc = {.struct_size = sizeof desc, .table = path};
-  fp4moe_layer_desc d = {
-      sizeof d, 64, 96, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_BF16, {FP4MOE_SILU, 1, 0, 0, 0, 0}, 0};
-  fp4moe_context *ctx = NULL;
+  table_file_save(&t);
+  fp4moe_layer_desc d = class_desc(&class_words[CLASS_BF16_MX], 64, 96, 2);
+  fp4moe_context *ctx = context_with((fp4moe_context_desc){.table = table_path});
   fp4moe_plan plan;
   char text[4096];
-  CHECK(!fp4moe_context_create(&desc, &ctx) && !fp4moe_context_select(ctx, &d, &plan), "%s",
-        fp4moe_error_detail());
-  CHECK(plan.recipe[FP4MOE_DOWN][0].gemv == kernel("fp4moe_gemv_mx_bf16_8x16_c"), "gemv");
-  CHECK(plan.recipe[FP4MOE_DOWN][7].gemm == kernel("fp4moe_gemm_bf16_8x16_c"), "gemm");
+  CHECK(!fp4moe_context_select(ctx, &d, &plan), "%s", fp4moe_error_detail());
+  CHECK(plan.recipe[FP4MOE_DOWN][0].gemv == check_kernel("fp4moe_gemv_mx_bf16_8x16_c"), "gemv");
+  CHECK(plan.recipe[FP4MOE_DOWN][7].gemm == check_kernel("fp4moe_gemm_bf16_8x16_c"), "gemm");
   CHECK(!fp4moe_context_table(ctx, text, sizeof text, NULL) && strstr(text, "6 recipes"), "%s",
         text);
-  fp4moe_table *bad = edited("cpu ", "cpu X");
+  fp4moe_table *bad = table_file_edited("", "cpu ", "cpu X");
   fp4moe_table_free(bad);
-  CHECK(!fp4moe_context_reload_table(ctx, path), "%s", fp4moe_error_detail());
+  CHECK(!fp4moe_context_reload_table(ctx, table_path), "%s", fp4moe_error_detail());
   CHECK(!fp4moe_context_table(ctx, text, sizeof text, NULL) && strstr(text, "REFUSED"), "%s", text);
   CHECK(!fp4moe_context_select(ctx, &d, &plan), "%s", fp4moe_error_detail());
   CHECK(fp4moe_context_reload_table(ctx, "/nonexistent") == FP4MOE_SYSTEM, "a missing file");
   fp4moe_context_destroy(ctx);
-  close_dir();
+  scratch_close();
 }
 
 /* A directory that cannot be written leaves the old table as it was. */
 static void failed_writes(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
+  table_file_save(&t);
   char long_path[700];
   memset(long_path, 'x', sizeof long_path - 1);
   long_path[sizeof long_path - 1] = 0;
-  CHECK(fp4moe_table_save(long_path, &host, isa, &t) == FP4MOE_INVALID, "a long path");
-  CHECK(fp4moe_table_save("/proc/fp4moe/table", &host, isa, &t) == FP4MOE_SYSTEM, "/proc");
+  CHECK(fp4moe_table_save(long_path, &table_host, table_isa, &t) == FP4MOE_INVALID,
+        "a long path");
+  CHECK(fp4moe_table_save("/proc/fp4moe/table", &table_host, table_isa, &t) == FP4MOE_SYSTEM,
+        "/proc");
   char inside[128];
-  snprintf(inside, sizeof inside, "%s/under-a-file", path);
-  CHECK(fp4moe_table_save(inside, &host, isa, &t) == FP4MOE_SYSTEM, "under a file");
-  fp4moe_table *got = load();
+  snprintf(inside, sizeof inside, "%s/under-a-file", table_path);
+  CHECK(fp4moe_table_save(inside, &table_host, table_isa, &t) == FP4MOE_SYSTEM, "under a file");
+  fp4moe_table *got = table_file_load();
   CHECK(!got->refused && got->recipes == 6, "%s", got->report);
   fp4moe_table_free(got);
-  close_dir();
+  scratch_close();
 }
 
 /* What is no table at all: a byte 0, a directory, a file beyond all sense. */
 static void no_tables(void) {
   fp4moe_recipe_entry e[6];
   fp4moe_table *got = NULL;
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
-  FILE *f = fopen(path, "r+");
-  fseek(f, 20, SEEK_SET);
-  fputc(0, f);
-  fclose(f);
-  got = load();
+  table_file_save(&t);
+  size_t n;
+  char *text = scratch_read(table_path, &n);
+  text[20] = 0;
+  scratch_put(table_path, text, n);
+  free(text);
+  got = table_file_load();
   CHECK(got->refused == 2 && strstr(got->report, "cut off or binary"), "%zu: %s", got->refused,
         got->report);
   fp4moe_table_free(got);
-  CHECK(!truncate(path, (8 << 20) + 1), "truncate");
-  CHECK(fp4moe_table_load(path, &host, isa, &got) == FP4MOE_INVALID &&
+  CHECK(!truncate(table_path, (8 << 20) + 1), "truncate");
+  CHECK(fp4moe_table_load(table_path, &table_host, table_isa, &got) == FP4MOE_INVALID &&
             strstr(fp4moe_error_detail(), "regular"),
         "a large file: %s", fp4moe_error_detail());
-  CHECK(fp4moe_table_load(dir, &host, isa, &got) == FP4MOE_INVALID &&
+  CHECK(fp4moe_table_load(scratch, &table_host, table_isa, &got) == FP4MOE_INVALID &&
             strstr(fp4moe_error_detail(), "regular"),
         "a directory: %s", fp4moe_error_detail());
-  close_dir();
+  scratch_close();
 }
 
 /* Any bytes: refused or read, never a crash. */
 static void hostile_bytes(void) {
   fp4moe_recipe_entry e[6];
-  open_dir();
+  table_file_open();
   fp4moe_table t = sample(e);
-  save(&t);
-  char text[65536];
-  FILE *f = fopen(path, "r");
-  size_t n = fread(text, 1, sizeof text, f);
-  fclose(f);
+  table_file_save(&t);
+  size_t n;
+  char *text = scratch_read(table_path, &n), *copy = malloc(n);
   for (int i = 0; i < 300; i++) {
-    char copy[65536];
     memcpy(copy, text, n);
     for (int j = 0; j < 4; j++) copy[check_below(n)] = (char)check_random();
-    f = fopen(path, "w");
-    fwrite(copy, 1, check_below(2) ? n : check_below(n), f);
-    fclose(f);
-    fp4moe_table *got = load();
+    scratch_put(table_path, copy, check_below(2) ? n : check_below(n));
+    fp4moe_table *got = table_file_load();
     CHECK(got->recipes <= 6, "%zu recipes", got->recipes);
     fp4moe_table_free(got);
   }
-  close_dir();
+  free(copy);
+  free(text);
+  scratch_close();
 }
 
 void check_table(void) {
