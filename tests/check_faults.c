@@ -342,13 +342,13 @@ static void threads(void) {
 }
 
 /* Each call of a kind fails once. OK: it is made again, or was not needed. */
-static void each_call(const char *what, fp4moe_status (*run)(void), enum fault fault, int error,
-                      fp4moe_status want) {
+static void each_call(fp4moe_status (*run)(void), const fault_case *c, fp4moe_status want) {
+  const char *what = c->what;
   long at = 0;
   for (faulty.hit = 1; faulty.hit && at < 1000; at++) {
     CHECK(!save_table(), "%s", fp4moe_error_detail());
     table.schedules = run == save_table ? ENTRIES / 2 : ENTRIES; /* the new table is shorter */
-    faults_arm(fault, error, at);
+    faults_arm(c->fault, c->error, at);
     fp4moe_status status = run();
     faults_disarm();
     fp4moe_status expected = faulty.hit ? want : FP4MOE_OK;
@@ -368,23 +368,16 @@ static void each_call(const char *what, fp4moe_status (*run)(void), enum fault f
 }
 
 static void table_files(void) {
+  static const fault_case locks[] = {{"interrupted lock", FAULT_LOCK, EINTR, FP4MOE_OK},
+                                     {"lock", FAULT_LOCK, ENOLCK, FP4MOE_SYSTEM}};
   open_life();
-  each_call("interrupted read", load_table, FAULT_READ, EINTR, FP4MOE_OK);
-  each_call("short read", load_table, FAULT_READ, 0, FP4MOE_OK);
-  each_call("read", load_table, FAULT_READ, EIO, FP4MOE_SYSTEM);
-  each_call("end of file", load_table, FAULT_READ, FAULT_END, FP4MOE_UNSUPPORTED);
-  each_call("open", load_table, FAULT_OPEN, EMFILE, FP4MOE_SYSTEM);
-  each_call("memory", load_table, FAULT_ALLOCATE, ENOMEM, FP4MOE_NO_MEMORY);
-  each_call("interrupted write", save_table, FAULT_WRITE, EINTR, FP4MOE_OK);
-  each_call("short write", save_table, FAULT_WRITE, 0, FP4MOE_OK);
-  each_call("full disk", save_table, FAULT_WRITE, ENOSPC, FP4MOE_SYSTEM);
-  each_call("write", save_table, FAULT_WRITE, EIO, FP4MOE_SYSTEM);
-  each_call("fsync", save_table, FAULT_SYNC, EIO, FP4MOE_SYSTEM);
-  each_call("rename", save_table, FAULT_RENAME, EACCES, FP4MOE_SYSTEM);
-  each_call("read-only directory", save_table, FAULT_OPEN, EROFS, FP4MOE_SYSTEM);
-  each_call("interrupted lock", save_table, FAULT_LOCK, EINTR, FP4MOE_OK);
-  each_call("lock", save_table, FAULT_LOCK, ENOLCK, FP4MOE_SYSTEM);
-  each_call("memory", save_table, FAULT_ALLOCATE, ENOMEM, FP4MOE_NO_MEMORY);
+  for (int i = 0; i < READ_FAULTS; i++) { /* a table that ends early is refused, no error */
+    const fault_case *c = &read_faults[i];
+    each_call(load_table, c, c->error == FAULT_END ? FP4MOE_UNSUPPORTED : c->want);
+  }
+  for (int i = 0; i < WRITE_FAULTS; i++)
+    each_call(save_table, &write_faults[i], write_faults[i].want);
+  for (int i = 0; i < 2; i++) each_call(save_table, &locks[i], locks[i].want);
   close_life();
 }
 

@@ -94,21 +94,25 @@ static void check_end(const char *what, fp4moe_status status, fp4moe_status want
 }
 
 /* Each call of this kind fails once, until none is left to fail. */
-static void each(const char *what, operation *run, enum fault fault, int error,
-                 fp4moe_status want) {
+static void each(operation *run, const fault_case *c) {
   long at = 0, failed = 0;
   if (target) run_whole(run);
   for (faulty.hit = 1; faulty.hit && at < 3000; at++) {
     if (target) scratch_put_text(target, "old");
-    fp4moe_status status = armed(run, fault, error, at);
+    fp4moe_status status = armed(run, c->fault, c->error, at);
     failed += status != 0;
-    check_end(what, status, want);
-    if (faulty.hit && want &&
-        (fault == FAULT_READ || fault == FAULT_WRITE || fault == FAULT_RENAME ||
-         fault == FAULT_JSON))
-      CHECK(status, "%s %ld: the fault went unseen", what, at);
+    check_end(c->what, status, c->want);
+    if (faulty.hit && c->want &&
+        (c->fault == FAULT_READ || c->fault == FAULT_WRITE || c->fault == FAULT_RENAME ||
+         c->fault == FAULT_JSON))
+      CHECK(status, "%s %ld: the fault went unseen", c->what, at);
   }
-  CHECK(at > 1 && at < 3000 && !failed == !want, "%s: %ld calls, %ld failed", what, at - 1, failed);
+  CHECK(at > 1 && at < 3000 && !failed == !c->want, "%s: %ld calls, %ld failed", c->what, at - 1,
+        failed);
+}
+
+static void each_of(operation *run, const fault_case *cases, int n) {
+  for (int i = 0; i < n; i++) each(run, &cases[i]);
 }
 
 static void *json_allocate(size_t n) { return faults_allocate(FAULT_JSON, 0, n); }
@@ -135,26 +139,19 @@ static void end(void) {
 
 /* ---- Tests ---- */
 
-static void read_faults(operation *run) {
-  each("memory", run, FAULT_ALLOCATE, ENOMEM, FP4MOE_NO_MEMORY);
-  if (run != load_copied) each("JSON", run, FAULT_JSON, ENOMEM, FP4MOE_NO_MEMORY);
-  each("interrupted read", run, FAULT_READ, EINTR, FP4MOE_OK);
-  each("short read", run, FAULT_READ, 0, FP4MOE_OK);
-  each("EIO", run, FAULT_READ, EIO, FP4MOE_SYSTEM);
-  each("end of file", run, FAULT_READ, FAULT_END, FP4MOE_INVALID);
-  each("EMFILE", run, FAULT_OPEN, EMFILE, FP4MOE_SYSTEM);
+static const fault_case json = {"JSON", FAULT_JSON, ENOMEM, FP4MOE_NO_MEMORY};
+
+static void load_of(const char *layer) {
+  begin(layer, NULL);
+  each(load_mapped, &json);
+  each_of(load_mapped, read_faults, READ_FAULTS);
+  end();
 }
 
 static void test_load(void) {
-  begin("dsv4_mxfp4", NULL);
-  read_faults(load_mapped);
-  end();
-  begin("llama4_nvfp4_modelopt", NULL);
-  read_faults(load_mapped);
-  end();
-  begin(NULL, NULL);
-  read_faults(load_mapped);
-  end();
+  load_of("dsv4_mxfp4");
+  load_of("llama4_nvfp4_modelopt");
+  load_of(NULL);
 }
 
 /* Memory that is gone stays so: jansson alone would write beyond its buffers. */
@@ -179,36 +176,23 @@ static void test_packed(void) {
   CHECK(!pack(), "%s", fp4moe_error_detail());
   source = target;
   target = NULL;
-  read_faults(load_copied);
-  each("short read", load_mapped, FAULT_READ, 0, FP4MOE_OK);
-  each("EIO", load_mapped, FAULT_READ, EIO, FP4MOE_SYSTEM);
+  each_of(load_copied, read_faults, READ_FAULTS);
+  for (int i = 0; i < READ_FAULTS; i++)
+    if (read_faults[i].fault == FAULT_READ) each(load_mapped, &read_faults[i]);
   end();
 }
 
-static void write_faults(operation *run) {
-  each("memory", run, FAULT_ALLOCATE, ENOMEM, FP4MOE_NO_MEMORY);
-  if (run != load_copied) each("JSON", run, FAULT_JSON, ENOMEM, FP4MOE_NO_MEMORY);
-  each("interrupted write", run, FAULT_WRITE, EINTR, FP4MOE_OK);
-  each("short write", run, FAULT_WRITE, 0, FP4MOE_OK);
-  each("ENOSPC", run, FAULT_WRITE, ENOSPC, FP4MOE_SYSTEM);
-  each("EIO", run, FAULT_WRITE, EIO, FP4MOE_SYSTEM);
-  each("fsync", run, FAULT_SYNC, EIO, FP4MOE_SYSTEM);
-  each("close", run, FAULT_CLOSE, EIO, FP4MOE_SYSTEM);
-  each("read-only directory", run, FAULT_OPEN, EROFS, FP4MOE_SYSTEM);
-  each("rename", run, FAULT_RENAME, EACCES, FP4MOE_SYSTEM);
-}
-
-static void test_pack(void) {
+static void write_by(operation *run) {
+  static const fault_case close = {"close", FAULT_CLOSE, EIO, FP4MOE_SYSTEM};
   begin("dsv4_mxfp4", "p");
-  write_faults(pack);
+  each(run, &json);
+  each_of(run, write_faults, WRITE_FAULTS);
+  each(run, &close);
   end();
 }
 
-static void test_write(void) {
-  begin("dsv4_mxfp4", "p");
-  write_faults(write_tensors);
-  end();
-}
+static void test_pack(void) { write_by(pack); }
+static void test_write(void) { write_by(write_tensors); }
 
 void check_io_faults(void) {
   CU_pSuite suite = check_suite("faults");

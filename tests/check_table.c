@@ -471,8 +471,7 @@ static void failed_writes(void) {
   char long_path[700];
   memset(long_path, 'x', sizeof long_path - 1);
   long_path[sizeof long_path - 1] = 0;
-  CHECK(fp4moe_table_save(long_path, &table_host, table_isa, &t) == FP4MOE_INVALID,
-        "a long path");
+  CHECK(fp4moe_table_save(long_path, &table_host, table_isa, &t) == FP4MOE_INVALID, "a long path");
   CHECK(fp4moe_table_save("/proc/fp4moe/table", &table_host, table_isa, &t) == FP4MOE_SYSTEM,
         "/proc");
   char inside[128];

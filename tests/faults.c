@@ -18,6 +18,26 @@ const char *const fault_names[FAULTS] = {"no",     "allocate", "json",  "open",
                                          "create", "read",     "write", "sync",
                                          "close",  "rename",   "lock",  "thread"};
 
+const fault_case read_faults[READ_FAULTS] = {
+    {"memory", FAULT_ALLOCATE, ENOMEM, FP4MOE_NO_MEMORY},
+    {"interrupted read", FAULT_READ, EINTR, FP4MOE_OK},
+    {"short read", FAULT_READ, 0, FP4MOE_OK},
+    {"read", FAULT_READ, EIO, FP4MOE_SYSTEM},
+    {"end of file", FAULT_READ, FAULT_END, FP4MOE_INVALID},
+    {"open", FAULT_OPEN, EMFILE, FP4MOE_SYSTEM},
+};
+
+const fault_case write_faults[WRITE_FAULTS] = {
+    {"memory", FAULT_ALLOCATE, ENOMEM, FP4MOE_NO_MEMORY},
+    {"interrupted write", FAULT_WRITE, EINTR, FP4MOE_OK},
+    {"short write", FAULT_WRITE, 0, FP4MOE_OK},
+    {"full disk", FAULT_WRITE, ENOSPC, FP4MOE_SYSTEM},
+    {"write", FAULT_WRITE, EIO, FP4MOE_SYSTEM},
+    {"fsync", FAULT_SYNC, EIO, FP4MOE_SYSTEM},
+    {"rename", FAULT_RENAME, EACCES, FP4MOE_SYSTEM},
+    {"read-only directory", FAULT_OPEN, EROFS, FP4MOE_SYSTEM},
+};
+
 void faults_arm(enum fault fault, int error, long at) {
   faulty = (faults){.armed = 1, .fault = fault, .error = error, .at = at};
 }

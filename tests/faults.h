@@ -9,6 +9,8 @@
 
 #include <stddef.h>
 
+#include "fp4moe.h"
+
 enum fault {
   FAULT_NO,
   FAULT_ALLOCATE,
@@ -39,6 +41,17 @@ typedef struct faults {
   long held, files; /* allocations and descriptors taken while armed and not given back */
 } faults;
 extern faults faulty;
+
+/* What whoever reads a file must bear, and whoever replaces one: any call of that kind may fail.
+ * OK: the call is made again. */
+typedef struct fault_case {
+  const char *what;
+  enum fault fault;
+  int error;
+  fp4moe_status want;
+} fault_case;
+enum { READ_FAULTS = 6, WRITE_FAULTS = 8 };
+extern const fault_case read_faults[READ_FAULTS], write_faults[WRITE_FAULTS];
 
 void faults_arm(enum fault fault, int error, long at);
 void faults_disarm(void);
