@@ -104,9 +104,8 @@ void *check_buffer(size_t bytes, int side);
 /* A workspace against the wall, full of rubbish; freed by CHECK_RELEASE. */
 void *rubbish(size_t bytes);
 
-/* Writing to the buffer is a fault from now on, or is not. */
+/* Writing to the buffer is a fault from now on. */
 void check_readonly(const void *buffer);
-void check_writable(const void *buffer);
 
 /* Fails if a canary was touched; frees all buffers. */
 #define CHECK_RELEASE() check_release(__FILE__, __LINE__)

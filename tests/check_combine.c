@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "call.h"
 #include "fp4.h"
 
 static float draw(void) {
@@ -72,8 +73,6 @@ static void test_combine(const fp4moe_kernel *row) {
 
 /* ---- store ---- */
 
-static size_t dtype_bytes(fp4moe_dtype dtype) { return dtype == FP4MOE_F32 ? 4 : 2; }
-
 static void expect_store(size_t n, size_t parts, const float *partials, size_t stride,
                          fp4moe_dtype dtype, int accumulate, uint8_t *y) {
   for (size_t i = 0; i < n; i++) {
@@ -96,7 +95,7 @@ static void expect_store(size_t n, size_t parts, const float *partials, size_t s
 
 static void check_store_case(const fp4moe_kernel *row, size_t n, size_t parts, fp4moe_dtype dtype,
                              int accumulate, int side) {
-  const size_t size = dtype_bytes(dtype), bytes = n * size, skew = size * check_below(16);
+  const size_t size = fp4moe_dtype_bytes(dtype), bytes = n * size, skew = size * check_below(16);
   const size_t stride = n + 16 * check_below(3);
   float *partials = floats((parts - 1) * stride + n, side);
   uint8_t *y = check_buffer(bytes + skew, side), *want = check_buffer(bytes, side);

@@ -1,26 +1,16 @@
 /* check_io_floats.c - FP4 tensors as floats: against a decode of one's own, and what is refused.
  *
- * The decode here shares nothing with the library: formats by ldexp, an element at a time from its
- * place in the file, rounding by rint on the exact product. */
+ * The decode here shares nothing with the library: an element at a time from its place in the file,
+ * by the formats' definition (formats.h), rounding by rint on the exact product. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check_io.h"
+#include "formats.h"
 #include "io/floats.h"
 
 /* ---- A decode of one's own ---- */
-
-static double e2m1(unsigned code) {
-  static const double values[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-  return code & 8 ? -values[code & 7] : values[code & 7];
-}
-
-static double e4m3(uint8_t s) {
-  int e = s >> 3 & 15, m = s & 7;
-  double x = e ? ldexp(8 + m, e - 10) : ldexp(m, -9);
-  return s & 0x80 ? -x : x;
-}
 
 /* To 8 significant bits, fewer below 2^-126. */
 static float nearest_bf16(double x) {
@@ -134,10 +124,10 @@ static double exact(const sample *s, bundle *m, int interleaved, size_t slice, s
     at = (slice * rows + n) * columns / 2 + k / 2;
     block = (slice * rows + n) * columns / s->group + k / s->group;
   }
-  double scale = s->group == 32 ? ldexp(1, scales[block] - 127) : e4m3(scales[block]);
+  double scale = s->group == 32 ? e8m0_value(scales[block]) : e4m3_value(scales[block]);
   float global = global_of(s, s->global ? bundle_find(m, s->global) : NULL, interleaved, slice, n,
                            s->swapped ? columns : rows);
-  return e2m1(k % 2 ? codes[at] >> 4 : codes[at] & 15) * scale * (double)global;
+  return e2m1_value(k % 2 ? codes[at] >> 4 : codes[at] & 15) * scale * (double)global;
 }
 
 static void compare(const sample *s, bundle *m, int interleaved, fp4moe_dtype dtype,

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "call.h"
 #include "fp4.h"
 #include "quantiser.h"
 
@@ -33,8 +34,6 @@ static float draw(int kind) {
     return odd[check_below(check_below(4) ? 12 : 16)];
   }
 }
-
-static size_t dtype_bytes(fp4moe_dtype dtype) { return dtype == FP4MOE_F32 ? 4 : 2; }
 
 static void put(void *x, fp4moe_dtype dtype, size_t i, float value) {
   uint16_t h = dtype == FP4MOE_F16 ? fp4_to_f16(value) : (uint16_t)(fp4_f32_bits(value) >> 16);
@@ -134,7 +133,7 @@ static void check_row(const fp4moe_kernel *row, const void *x, fp4moe_dtype dtyp
 }
 
 static void *source(fp4moe_dtype dtype, size_t k, int kind, int side) {
-  void *x = check_buffer(k * dtype_bytes(dtype), side);
+  void *x = check_buffer(k * fp4moe_dtype_bytes(dtype), side);
   for (size_t i = 0; i < k; i++) put(x, dtype, i, draw(kind));
   check_readonly(x);
   return x;
@@ -162,7 +161,7 @@ static void test_shapes(const fp4moe_kernel *row) {
 static void test_pieces(const fp4moe_kernel *row) {
   for (int repeat = 0; repeat < 600; repeat++) {
     const fp4moe_dtype dtype = (fp4moe_dtype)check_below(3);
-    const size_t row_k = step_of_k(row) * (1 + check_below(20)), size = dtype_bytes(dtype);
+    const size_t row_k = step_of_k(row) * (1 + check_below(20)), size = fp4moe_dtype_bytes(dtype);
     const size_t step = step_of(row);
     const size_t k0 = step * check_below((row_k + step - 1) / step), left = row_k - k0;
     const size_t k = left < step || check_below(2) ? left : step * (1 + check_below(left / step));
@@ -178,7 +177,7 @@ static void test_every_pattern(const fp4moe_kernel *row) {
   enum { K = 4096 };
   for (int dtype = FP4MOE_F32; dtype <= FP4MOE_BF16; dtype++)
     for (uint32_t first = 0; first < 65536; first += K) {
-      uint8_t *x = check_buffer(K * dtype_bytes((fp4moe_dtype)dtype), CHECK_AFTER);
+      uint8_t *x = check_buffer(K * fp4moe_dtype_bytes((fp4moe_dtype)dtype), CHECK_AFTER);
       for (uint32_t i = 0; i < K; i++) {
         const uint32_t word = (first + i) << 16 | (uint32_t[]){0, 0x8000, 0x7fff, 0x8001}[i % 4];
         const uint16_t half = (uint16_t)(first + i);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "call.h"
 #include "fp4.h"
 #include "layer_fixture.h"
 #include "team.h"
@@ -108,19 +109,17 @@ typedef struct call {
   int ties; /* logits of few values: keys are equal, or far apart */
 } call;
 
-static size_t bytes_of(fp4moe_dtype dtype) {
-  return dtype == FP4MOE_F32 || dtype == FP4MOE_I32 ? 4 : dtype == FP4MOE_I64 ? 8 : 2;
-}
-
 static void put(call *c, size_t token, size_t e, float x) {
-  uint8_t *at = c->logits + token * c->io.logits_stride + e * bytes_of(c->io.logits_dtype);
+  uint8_t *at =
+      c->logits + token * c->io.logits_stride + e * fp4moe_dtype_bytes(c->io.logits_dtype);
   uint16_t half = c->io.logits_dtype == FP4MOE_F16 ? fp4_to_f16(x) : fp4_to_bf16(x);
   memcpy(at, c->io.logits_dtype == FP4MOE_F32 ? (const void *)&x : &half,
-         bytes_of(c->io.logits_dtype));
+         fp4moe_dtype_bytes(c->io.logits_dtype));
 }
 
 static double logit(const call *c, size_t token, size_t e) {
-  const uint8_t *at = c->logits + token * c->io.logits_stride + e * bytes_of(c->io.logits_dtype);
+  const uint8_t *at =
+      c->logits + token * c->io.logits_stride + e * fp4moe_dtype_bytes(c->io.logits_dtype);
   float x;
   uint16_t half;
   memcpy(&half, at, 2);
@@ -149,15 +148,16 @@ static float weight_at(const call *c, size_t token, size_t i) {
 static call make_call(const fp4moe_router *r, size_t tokens, fp4moe_dtype logits,
                       fp4moe_dtype ids) {
   call c = {.router = *r, .io = {.struct_size = sizeof c.io, .tokens = tokens}};
-  size_t size = bytes_of(logits), before = tokens - 1;
+  size_t size = fp4moe_dtype_bytes(logits), before = tokens - 1;
   c.io.logits_dtype = logits;
   c.io.ids_dtype = ids;
   c.io.logits_stride = (r->experts + check_below(3)) * size;
-  c.io.ids_stride = r->top_k * bytes_of(ids) + check_below(5);
+  c.io.ids_stride = r->top_k * fp4moe_dtype_bytes(ids) + check_below(5);
   c.io.weights_stride = r->top_k * 4 + check_below(5);
   c.logits = check_buffer(before * c.io.logits_stride + r->experts * size, CHECK_AFTER);
   c.io.logits = c.logits;
-  c.io.topk_ids = check_buffer(before * c.io.ids_stride + r->top_k * bytes_of(ids), CHECK_AFTER);
+  c.io.topk_ids =
+      check_buffer(before * c.io.ids_stride + r->top_k * fp4moe_dtype_bytes(ids), CHECK_AFTER);
   c.io.topk_weights = check_buffer(before * c.io.weights_stride + r->top_k * 4, CHECK_AFTER);
   return c;
 }
@@ -188,7 +188,7 @@ static void check_token(const call *c, size_t token) {
 
 static void check_gaps(const call *c) {
   const uint8_t *ids = c->io.topk_ids, *weights = (const uint8_t *)c->io.topk_weights;
-  size_t row = c->router.top_k * bytes_of(c->io.ids_dtype);
+  size_t row = c->router.top_k * fp4moe_dtype_bytes(c->io.ids_dtype);
   for (size_t t = 0; t + 1 < c->io.tokens; t++) {
     for (size_t i = row; i < c->io.ids_stride; i++)
       CHECK(ids[t * c->io.ids_stride + i] == 0xff, "a byte behind the ids of token %zu", t);

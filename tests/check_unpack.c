@@ -1,26 +1,15 @@
 /* check_unpack.c - the formats of fp4.h against their definitions, and every unpack row.
  *
- * The reference decodes in double from tables written here, so it shares nothing with fp4.h. Unpack
- * sees every scale byte with every byte of codes, in every class; the _c rows are compared with the
- * reference, all rows with it bit for bit. */
+ * The reference decodes in double (formats.h), so it shares nothing with fp4.h. Unpack sees every
+ * scale byte with every byte of codes, in every class; the _c rows are compared with the reference,
+ * all rows with it bit for bit. */
 #include "check.h"
 
 #include <math.h>
 #include <string.h>
 
+#include "formats.h"
 #include "fp4.h"
-
-static const double e2m1_values[16] = {0,   0.5,  1,  1.5,  2,  3,  4,  6,
-                                       -0., -0.5, -1, -1.5, -2, -3, -4, -6};
-
-static double e8m0_value(unsigned s) { return s == 255 ? NAN : ldexp(1, (int)s - 127); }
-
-static double e4m3_value(unsigned s) {
-  unsigned exponent = s >> 3 & 15, mantissa = s & 7;
-  double x = exponent ? ldexp(8 + mantissa, (int)exponent - 10) : ldexp(mantissa, -9);
-  if (exponent == 15 && mantissa == 7) return NAN;
-  return s & 0x80 ? -x : x;
-}
 
 static double f16_value(unsigned h) {
   unsigned exponent = h >> 10 & 31, mantissa = h & 1023;
@@ -36,8 +25,8 @@ static int same(double a, double b) {
 
 static void test_e2m1(void) {
   for (unsigned code = 0; code < 16; code++) {
-    CHECK(same((double)fp4_e2m1(code), e2m1_values[code]), "code %u", code);
-    CHECK(fp4_e2m1_x2(code) == (int)(2 * e2m1_values[code]), "code %u, doubled", code);
+    CHECK(same((double)fp4_e2m1(code), e2m1_value(code)), "code %u", code);
+    CHECK(fp4_e2m1_x2(code) == (int)(2 * e2m1_value(code)), "code %u, doubled", code);
   }
   const uint8_t bytes[2] = {0x21, 0x43};
   for (size_t k = 0; k < 4; k++) CHECK(fp4_code(bytes, k) == k + 1, "column %zu", k);
@@ -131,7 +120,7 @@ static unsigned code_at(const panel *p, size_t k, size_t row) {
 }
 
 static uint32_t weight_bits(const panel *p, size_t k, size_t row) {
-  double w = e2m1_values[code_at(p, k, row)] * scale_value(p, k, row);
+  double w = e2m1_value(code_at(p, k, row)) * scale_value(p, k, row);
   return w != w ? 0x7fc00000 : fp4_f32_bits((float)w);
 }
 
@@ -159,7 +148,7 @@ static void expect_bytes(const panel *p, size_t together, int offset, uint8_t *o
     for (size_t k = 0; k < p->group; k++)
       for (size_t row = 0; row < 16; row++)
         out[(k / together * 16 + row) * together + k % together] =
-            (uint8_t)((int)(2 * e2m1_values[code_at(p, k0 + k, row)]) + offset);
+            (uint8_t)((int)(2 * e2m1_value(code_at(p, k0 + k, row))) + offset);
     out += p->group * 16;
     for (size_t row = 0; row < 16; row++, out += 4) {
       float s = (float)scale_value(p, k0, row);

@@ -54,18 +54,14 @@ void *rubbish(size_t bytes) {
   return data;
 }
 
-static void protect(const void *data, int how) {
+void check_readonly(const void *data) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
   for (size_t i = 0; i < buffer_count; i++) {
     buffer *b = &buffers[i];
-    if (b->data == data && b->bytes && mprotect(b->map + page, b->mapped - 2 * page, how))
+    if (b->data == data && b->bytes && mprotect(b->map + page, b->mapped - 2 * page, PROT_READ))
       die("mprotect");
   }
 }
-
-void check_readonly(const void *data) { protect(data, PROT_READ); }
-
-void check_writable(const void *data) { protect(data, PROT_READ | PROT_WRITE); }
 
 void check_release(const char *file, int line) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -249,7 +249,7 @@ static void find_ties(const random_layer *m, size_t e, double weight, const doub
   free(other);
 }
 
-/* Adds the expert's part to y and, where they are wanted, its ties to the list. */
+/* Adds the expert's part to y, and its ties to the list. */
 static void add_expert(const random_layer *m, size_t e, const double *x, double weight, double *y,
                        tie_list *ties) {
   size_t all = m->desc.intermediate;
@@ -260,13 +260,14 @@ static void add_expert(const random_layer *m, size_t e, const double *x, double 
     h[i] = activate(m, g, row_dot(m, 1, e, i, in));
   }
   quantise(m, e, 1, h, (nudge){0, 0}, h + all);
-  if (ties && m->desc.precision != FP4MOE_PRECISION_F32) find_ties(m, e, weight, h, h + all, ties);
+  if (m->desc.precision != FP4MOE_PRECISION_F32) find_ties(m, e, weight, h, h + all, ties);
   for (size_t i = 0; i < m->desc.hidden; i++) y[i] += weight * row_dot(m, 2, e, i, h + all);
   free(in);
   free(h);
 }
 
-/* One token; returns its experts. */
+/* y [H] of one token, with the class's quantisers before both matmuls; id -1 adds nothing. Returns
+ * how many experts it has. */
 static size_t add_token(const random_layer *m, size_t top_k, const float *x, const int32_t *ids,
                         const float *weights, double *y, tie_list *ties) {
   size_t hidden = m->desc.hidden, experts = 0;
@@ -281,13 +282,6 @@ static size_t add_token(const random_layer *m, size_t top_k, const float *x, con
   }
   free(in);
   return experts;
-}
-
-void random_layer_forward(const random_layer *m, size_t tokens, size_t top_k, const float *x,
-                          const int32_t *ids, const float *weights, double *y) {
-  for (size_t t = 0; t < tokens; t++)
-    add_token(m, top_k, x + t * m->desc.hidden, ids + t * top_k, weights + t * top_k,
-              y + t * m->desc.hidden, NULL);
 }
 
 closeness random_layer_compare(const random_layer *m, size_t tokens, size_t top_k, const float *x,

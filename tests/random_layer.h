@@ -7,7 +7,7 @@
 
 #include "layer.h"
 
-/* What random_layer_forward gets wrong, to see that a comparison would notice. */
+/* What random_layer_compare gets wrong, to see that a comparison would notice. */
 typedef enum random_fault {
   FAULT_NONE = 0,
   FAULT_SWAPPED,       /* gate for up and up for gate */
@@ -41,11 +41,6 @@ void random_layer_free(random_layer *m);
 fp4moe_status random_layer_open(const random_layer *m, fp4moe_context *ctx, fp4moe_layer **layer);
 fp4moe_expert_weights random_layer_expert(const random_layer *m, size_t e);
 
-/* y [tokens][H] in double from x [tokens][H], with the class's quantisers before both matmuls; id
- * -1 adds nothing. */
-void random_layer_forward(const random_layer *m, size_t tokens, size_t top_k, const float *x,
-                          const int32_t *ids, const float *weights, double *y);
-
 /* y [N] of one projection in double, bias included, from x [K] through the class's quantiser. */
 void random_layer_project(const random_layer *m, int projection, size_t e, const float *x,
                           double *y);
@@ -53,8 +48,9 @@ void random_layer_project(const random_layer *m, int projection, size_t e, const
 /* The weights of a finished layer: restored from its records. */
 random_layer *random_layer_restore(const fp4moe_layer *layer);
 
-/* How far y is from that, where elements of h within TIE_WINDOW (quantiser.h has its units) of a
- * rounding tie may be on either side of it, and so may block scales. */
+/* How far y [tokens][H] is from what double precision makes of x [tokens][H], with the class's
+ * quantisers before both matmuls; id -1 adds nothing. Elements of h within TIE_WINDOW (quantiser.h
+ * has its units) of a rounding tie may be on either side of it, and so may block scales. */
 #define TIE_WINDOW 1e-5
 typedef struct closeness {
   double rel_l2;

@@ -84,14 +84,8 @@ static void add_random(soak_deck *deck, const class_word *word, int size) {
   static const struct {
     size_t hidden, intermediate, experts, tokens, top_k;
   } sizes[] = {{64, 96, 4, 1, 2}, {160, 128, 8, 7, 3}, {288, 192, 16, 40, 2}};
-  fp4moe_layer_desc d = {.struct_size = sizeof d,
-                         .hidden = sizes[size].hidden,
-                         .intermediate = sizes[size].intermediate,
-                         .experts = sizes[size].experts,
-                         .format = word->format,
-                         .precision = word->precision,
-                         .input_global = word->input_global,
-                         .activation = {.kind = FP4MOE_SILU, .gated = 1}};
+  fp4moe_layer_desc d =
+      class_desc(word, sizes[size].hidden, sizes[size].intermediate, sizes[size].experts);
   if (size == 1) d.activation = (fp4moe_activation){.kind = FP4MOE_RELU2};
   if (size == 2) d.activation = (fp4moe_activation){FP4MOE_SWIGLU_OAI, 1, 1.702f, 1, 7, 0};
   add_card(deck, word->name, random_layer_new(&d, size == 2, NULL), sizes[size].tokens,
