@@ -62,10 +62,9 @@ static void forward(fp4moe_layer *layer, const fp4moe_layer_desc *desc, float *y
 
 void io_same_layer(const random_layer *m, const char *path, const char *family) {
   fp4moe_context *ctx = context_of(0);
-  fp4moe_layer *want = NULL, *got = NULL;
+  fp4moe_layer *want = layer_of(m, ctx), *got = NULL;
   size_t n = TOKENS * m->desc.hidden;
   float *a = malloc(n * sizeof *a), *b = calloc(n, sizeof *b);
-  CHECK(!random_layer_open(m, ctx, &want), "%s", fp4moe_error_detail());
   forward(want, &m->desc, a);
   fp4moe_checkpoint *ckpt = io_open_checkpoint(path);
   const fp4moe_checkpoint_layer *info = ckpt ? fp4moe_checkpoint_at(ckpt, 0) : NULL;

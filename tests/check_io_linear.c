@@ -11,14 +11,7 @@ enum { ROWS = 3 };
 static void multiply(fp4moe_linear *linear, const fp4moe_linear_desc *d, float *y) {
   float *x = malloc(ROWS * d->k * sizeof *x);
   for (size_t i = 0; i < ROWS * d->k; i++) x[i] = (float)(int)(i * 37 % 101) / 50 - 1;
-  fp4moe_rows in = {.struct_size = sizeof in, .rows = ROWS, .data = x, .dtype = FP4MOE_F32};
-  fp4moe_rows out = {.struct_size = sizeof out, .rows = ROWS, .data = y, .dtype = FP4MOE_F32};
-  fp4moe_limits limits = {sizeof limits, ROWS, 1, 0};
-  size_t bytes = fp4moe_linear_workspace_bytes(linear, &limits);
-  void *workspace = malloc(bytes + 1);
-  CHECK(!fp4moe_matmul_grouped(linear, &in, &out, NULL, workspace, bytes), "%s",
-        fp4moe_error_detail());
-  free(workspace);
+  CHECK(!run_rows(linear, ROWS, x, y), "%s", fp4moe_error_detail());
   free(x);
 }
 
@@ -86,9 +79,7 @@ static void compare(const char *path, const struct spelling *s, const random_lay
           s->name, l->desc.n, l->desc.k);
     matrix.global = global;
     if (!s->bias) matrix.bias = NULL;
-    CHECK(!fp4moe_linear_begin(ctx, &l->desc, &want), "%s", fp4moe_error_detail());
-    CHECK(!fp4moe_linear_set_expert(want, 0, &matrix), "%s", fp4moe_error_detail());
-    CHECK(!fp4moe_linear_finish(want), "%s", fp4moe_error_detail());
+    want = linear_of(ctx, l->desc, &matrix);
     multiply(want, &l->desc, a);
     if (CHECK(!fp4moe_checkpoint_load_linear(ckpt, s->name, ctx, NULL, &got), "%s",
               fp4moe_error_detail())) {

@@ -26,24 +26,20 @@ static random_layer *matrices(size_t n, size_t k, size_t experts, const class_wo
   return random_layer_new(&d, 1, NULL);
 }
 
+enum { MOST_EXPERTS = 8 };
+
 static fp4moe_linear *open_linear(const random_layer *m, fp4moe_context *ctx) {
-  fp4moe_linear_desc d = {.struct_size = sizeof d,
-                          .n = m->desc.hidden,
-                          .k = m->desc.intermediate,
-                          .experts = m->desc.experts,
-                          .format = m->desc.format,
-                          .precision = m->desc.precision,
-                          .input_global = m->desc.input_global,
-                          .input_scale = m->desc.input_scale_down};
-  fp4moe_linear *linear = NULL;
-  fp4moe_status status = fp4moe_linear_begin(ctx, &d, &linear);
-  for (size_t e = 0; !status && e < d.experts; e++) {
-    fp4moe_expert_weights w = random_layer_expert(m, e);
-    status = fp4moe_linear_set_expert(linear, e, &w.down);
-  }
-  if (!status) status = fp4moe_linear_finish(linear);
-  CHECK(!status, "%s", fp4moe_error_detail());
-  return linear;
+  fp4moe_projection w[MOST_EXPERTS];
+  for (size_t e = 0; e < m->desc.experts; e++) w[e] = random_layer_expert(m, e).down;
+  return linear_of(ctx,
+                   (fp4moe_linear_desc){.n = m->desc.hidden,
+                                        .k = m->desc.intermediate,
+                                        .experts = m->desc.experts,
+                                        .format = m->desc.format,
+                                        .precision = m->desc.precision,
+                                        .input_global = m->desc.input_global,
+                                        .input_scale = m->desc.input_scale_down},
+                   w);
 }
 
 /* A matmul has FP32 sums of exact products, whatever the class. */

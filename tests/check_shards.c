@@ -120,28 +120,14 @@ static void linears(void) {
   float x[5 * 96], want[5 * 200], got[5 * 200];
   for (size_t i = 0; i < 5 * 96; i++) x[i] = check_uniform(-1, 1);
   for (size_t i = 0; i < COUNTS; i++) {
-    fp4moe_linear_desc d = {.struct_size = sizeof d,
-                            .n = 200,
-                            .k = 96,
-                            .experts = 1,
-                            .precision = FP4MOE_PRECISION_INT8,
-                            .shards = counts[i]};
-    fp4moe_linear *linear = NULL;
-    fp4moe_expert_weights w = random_layer_expert(m, 0);
-    CHECK(!fp4moe_linear_begin(ctx, &d, &linear) && !fp4moe_linear_set_expert(linear, 0, &w.down) &&
-              !fp4moe_linear_finish(linear),
-          "%s", fp4moe_error_detail());
-    fp4moe_rows from = {.struct_size = sizeof from, .rows = 5, .data = x}, to = from;
-    fp4moe_limits l = {sizeof l, 5, 1, 0};
-    size_t bytes = fp4moe_linear_workspace_bytes(linear, &l);
-    void *workspace = malloc(bytes);
+    const fp4moe_linear_desc d = {
+        .n = 200, .k = 96, .experts = 1, .precision = FP4MOE_PRECISION_INT8, .shards = counts[i]};
+    const fp4moe_expert_weights w = random_layer_expert(m, 0);
+    fp4moe_linear *linear = linear_of(ctx, d, &w.down);
     memset(got, 0xff, sizeof got);
-    to.data = got;
-    CHECK(!fp4moe_matmul_grouped(linear, &from, &to, NULL, workspace, bytes), "%s",
-          fp4moe_error_detail());
+    CHECK(!run_rows(linear, 5, x, got), "%s", fp4moe_error_detail());
     if (!i) memcpy(want, got, sizeof want);
     CHECK_SAME(got, want, 5 * 200, sizeof *got, "a linear in shards");
-    free(workspace);
     fp4moe_linear_destroy(linear);
   }
   random_layer_free(m);

@@ -167,16 +167,14 @@ static void layer_calls(void) {
 
 static void linear_calls(void) {
   static char workspace[2 << 20];
-  fp4moe_linear_desc d = {.struct_size = sizeof d, .n = 40, .k = 96, .experts = 2};
-  fp4moe_projection w = {.codes = calloc(40, 48), .scales = calloc(40, 3), .global = 1};
+  const fp4moe_linear_desc d = {.n = 40, .k = 96, .experts = 2};
+  static const uint8_t codes[40 * 48], scales[40 * 3];
+  const fp4moe_projection zeros = {.codes = codes, .scales = scales, .global = 1};
   float x[2 * 96] = {1}, y[4 * 40];
   int32_t ids[4] = {0, 1, 1, 0};
   int64_t offsets[3] = {0, 2, 2};
   fp4moe_context *ctx = logging(NULL, 1, 0);
-  fp4moe_linear *linear = NULL;
-  CHECK(!fp4moe_linear_begin(ctx, &d, &linear) && !fp4moe_linear_set_expert(linear, 0, &w) &&
-            !fp4moe_linear_set_expert(linear, 1, &w) && !fp4moe_linear_finish(linear),
-        "%s", fp4moe_error_detail());
+  fp4moe_linear *linear = linear_of(ctx, d, (fp4moe_projection[]){zeros, zeros});
   fp4moe_rows in = {.struct_size = sizeof in, .rows = 2, .data = x, .expert_offsets = offsets};
   fp4moe_rows out = {.struct_size = sizeof out, .rows = 2, .data = y};
   fp4moe_indexed call = {sizeof call, 2,          2, x, FP4MOE_F32, 1,          0, 0,
@@ -195,8 +193,6 @@ static void linear_calls(void) {
   says(" threads=3 down(n=40,k=96,m=2,source=static)=fp4moe_gemv_mx_f32_");
   fp4moe_linear_destroy(linear);
   fp4moe_context_destroy(ctx);
-  free((void *)(uintptr_t)w.codes);
-  free((void *)(uintptr_t)w.scales);
 }
 
 /* A team of two: one line, by thread 0. */

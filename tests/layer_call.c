@@ -93,6 +93,28 @@ fp4moe_layer *layer_of(const random_layer *m, fp4moe_context *ctx) {
   return layer;
 }
 
+fp4moe_linear *linear_of(fp4moe_context *ctx, fp4moe_linear_desc d, const fp4moe_projection *w) {
+  fp4moe_linear *linear = NULL;
+  d.struct_size = sizeof d;
+  fp4moe_status status = fp4moe_linear_begin(ctx, &d, &linear);
+  for (size_t e = 0; !status && e < d.experts; e++)
+    status = fp4moe_linear_set_expert(linear, e, &w[e]);
+  if (!status) status = fp4moe_linear_finish(linear);
+  CHECK(!status, "%s", fp4moe_error_detail());
+  return linear;
+}
+
+fp4moe_status run_rows(fp4moe_linear *linear, size_t rows, const float *x, float *y) {
+  const fp4moe_rows in = {.struct_size = sizeof in, .rows = rows, .data = (float *)(uintptr_t)x};
+  const fp4moe_rows out = {.struct_size = sizeof out, .rows = rows, .data = y};
+  const fp4moe_limits l = {sizeof l, rows, 1, 0};
+  const size_t bytes = fp4moe_linear_workspace_bytes(linear, &l);
+  void *workspace = memset(malloc(bytes), 0xa5, bytes);
+  fp4moe_status status = fp4moe_matmul_grouped(linear, &in, &out, NULL, workspace, bytes);
+  free(workspace);
+  return status;
+}
+
 fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b) {
   const fp4moe_limits l = {sizeof l, b->tokens, b->top_k, b->threads};
   const size_t bytes = fp4moe_workspace_bytes(layer, &l);

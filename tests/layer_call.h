@@ -58,6 +58,12 @@ fp4moe_context *context_with(fp4moe_context_desc d); /* struct_size is set */
 /* The same weights as a layer of the context, finished. */
 fp4moe_layer *layer_of(const random_layer *m, fp4moe_context *ctx);
 
+/* A linear of these matrices [d.experts], finished; struct_size is set. */
+fp4moe_linear *linear_of(fp4moe_context *ctx, fp4moe_linear_desc d, const fp4moe_projection *w);
+
+/* y [rows][N] from x [rows][K] by a linear of one matrix. */
+fp4moe_status run_rows(fp4moe_linear *linear, size_t rows, const float *x, float *y);
+
 /* One call in a workspace of its own, whose contents are rubbish. */
 fp4moe_status run(fp4moe_layer *layer, const fp4moe_batch *b);
 
