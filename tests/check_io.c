@@ -146,6 +146,8 @@ void io_batch_free(fp4moe_batch *b) {
   free((void *)(uintptr_t)b->topk_weights);
 }
 
+const double io_bounds[3] = {1e-5, 5e-3, 1.5e-2};
+
 double io_error(const fp4moe_tensor_data *reference, size_t tokens, const float *y) {
   const size_t given = reference->shape[0] * reference->shape[1],
                floats = tokens * reference->shape[1];

@@ -84,6 +84,9 @@ fp4moe_tensor_data *bundle_find(bundle *m, const char *ending);
 fp4moe_batch io_batch(bundle *io, size_t tokens);
 void io_batch_free(fp4moe_batch *b);
 
+/* The most that a class may be off a reference in FP32, by rel_l2: f32, bf16, int8. */
+extern const double io_bounds[3];
+
 /* rel_l2 of y [tokens][H] off the reference, its rows repeated. */
 double io_error(const fp4moe_tensor_data *reference, size_t tokens, const float *y);
 

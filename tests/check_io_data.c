@@ -27,7 +27,6 @@ static const sample samples[] = {{"gptoss_mxfp4", "gptoss_mxfp4.io"},
                                  {"llama4_nvfp4_modelopt", "llama4_nvfp4.io"}};
 enum { SAMPLES = sizeof samples / sizeof *samples };
 
-static const double bounds[] = {1e-5, 5e-3, 1.5e-2}; /* f32, bf16, int8 */
 static const char *const classes[] = {"f32", "bf16", "int8"};
 
 /* A layer of a file in a class; the caller destroys it. */
@@ -56,7 +55,7 @@ static void check_call(fp4moe_layer *layer, const sample *s, bundle *io, size_t 
   forward(layer, &b, 1, y);
   double err = io_error(bundle_find(io, "y"), b.tokens, y);
   if (!(precision == FP4MOE_PRECISION_INT8 && tokens == 1 && !strcmp(s->layer, "dsv4_mxfp4")))
-    CHECK(err <= bounds[precision], "%s with %s, %s, M %zu: rel_l2 %g", s->layer, s->io,
+    CHECK(err <= io_bounds[precision], "%s with %s, %s, M %zu: rel_l2 %g", s->layer, s->io,
           classes[precision], b.tokens, err); /* the exception: data_int8_one_token */
   for (int i = 0; i < 3; i++) {
     forward(layer, &b, threads[i], other);

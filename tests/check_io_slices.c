@@ -26,8 +26,6 @@ static const struct cut {
     {"llama4_nvfp4_modelopt", "llama4_nvfp4.io", FP4MOE_SPLIT_EXPERTS, 2},
 };
 
-static const double bounds[] = {1e-5, 5e-3, 1.5e-2}; /* f32, bf16, int8 */
-
 /* Adds the rank's output to sum. */
 static void add_rank(const fp4moe_checkpoint *ckpt, fp4moe_context *ctx,
                      const fp4moe_layer_desc *desc, const fp4moe_slice *slice, bundle *io,
@@ -65,7 +63,7 @@ static void try_cut(const struct cut *c, fp4moe_context *ctx, int precision) {
   }
   for (size_t i = 0; i < n; i++) got[i] = (float)sum[i];
   double error = io_error(y, y->shape[0], got);
-  CHECK(error <= bounds[precision], "%s, split %d, %zu ranks, class %d: rel_l2 %g", c->file,
+  CHECK(error <= io_bounds[precision], "%s, split %d, %zu ranks, class %d: rel_l2 %g", c->file,
         (int)c->split, c->ranks, precision, error);
   free(sum);
   free(got);

@@ -1,4 +1,5 @@
-/* check_table.c - the selection table: round trip, every refusal, finding entries. */
+/* check_table.c - the selection table: round trip, every refusal, writers that are killed, finding
+ * entries. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
