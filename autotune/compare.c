@@ -74,10 +74,6 @@ static int was_left(const fp4moe_table *t, const fp4moe_recipe_key *key) {
   return has_shape && !t->partial_of;
 }
 
-static int same_kernels(const fp4moe_recipe *a, const fp4moe_recipe *b) {
-  return a->gemv == b->gemv && a->unpack == b->unpack && a->gemm == b->gemm;
-}
-
 /* 0: this table has no such rows. */
 static int take_pick(const fp4moe_selector *s, const fp4moe_table *t, int which, compare_pick *p) {
   static const fp4moe_precision precision_of[] = {[FP4MOE_ACT_F32] = FP4MOE_PRECISION_F32,
@@ -116,7 +112,7 @@ static int compare_one(const fp4moe_selector *s, const fp4moe_table *const table
   for (int t = 0; t < TABLES; t++) c->only[t] += has[t] && !has[!t];
   if (!has[0] || !has[1]) return 0;
   c->picks++;
-  p->same_kernels = same_kernels(&p->recipe[0], &p->recipe[1]);
+  p->same_kernels = fp4moe_same_kernels(&p->recipe[0], &p->recipe[1]);
   c->same_kernels += (size_t)p->same_kernels;
   if (!fp4moe_recipe_order(&p->recipe[0], &p->recipe[1], p->key.bucket)) {
     c->same++;

@@ -385,10 +385,10 @@ typedef struct fp4moe_limits {
   size_t threads;
 } fp4moe_limits;
 
-/* Workspace with which a call within `limits` runs in one piece; 0 when an argument is invalid or
- * the layer not finished. Any alignment; the contents need not survive between calls, and calls in
- * different threads need different workspaces. One workspace may serve all layers: take the largest
- * size. */
+/* Workspace with which a call within `limits` runs in one piece; 0, and fp4moe_error_detail says
+ * why, when an argument is invalid or the layer not finished. Any alignment; the contents need not
+ * survive between calls, and calls in different threads need different workspaces. One workspace
+ * may serve all layers: take the largest size. */
 FP4MOE_API size_t fp4moe_workspace_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits);
 
 /* The least workspace for a call of `limits`: tokens then go through in pieces, same bits. */

@@ -10,9 +10,9 @@
  * BF16 come here. E4M3 scales are used 2^-8 too small and acc is multiplied by 2^8 at the end.
  *
  * A block's dots wait for each other, but those of the next block do not wait for them: the core
- * runs ahead. So one row reads one panel after the other, a single stream, which memory serves up
- * to a fifth faster than four; more rows take two panels, which share each activation's load. The
- * acc of 7 and 8 rows must then wait in the first-level cache for a block's end.
+ * runs ahead. So one or two rows read one panel after the other, a single stream, which memory
+ * serves up to a fifth faster than four; more rows take two panels, which share each activation's
+ * load. The acc of 7 and 8 rows must then wait in the first-level cache for a block's end.
  * Prefetches go to L2 only: the ones into L1 hold the buffers that its own misses need and cost
  * some 6 % of the memory's speed. */
 #include "decode_avx512.h"
@@ -98,7 +98,7 @@ FP4_INLINE void panels(const fp4moe_matmul *t, size_t group, size_t m, size_t np
   void fp4moe_gemv_##w##_bf16_8x16_avx512bf16(const fp4moe_matmul *t) {                            \
     switch (t->m) {                                                                                \
       CASE(group, 1, 1)                                                                            \
-      CASE(group, 2, 2)                                                                            \
+      CASE(group, 2, 1)                                                                            \
       CASE(group, 3, 2)                                                                            \
       CASE(group, 4, 2)                                                                            \
       CASE(group, 5, 2)                                                                            \

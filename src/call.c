@@ -44,8 +44,10 @@ static fp4moe_status check_batch(const fp4moe_call *c, fp4moe_batch *b) {
     return fp4moe_fail(FP4MOE_INVALID, "stats.struct_size is %zu, expected %zu",
                        b->stats->struct_size, sizeof *b->stats);
   if (!b->top_k || b->top_k > 65536 || b->tokens > UINT32_MAX / b->top_k)
-    return fp4moe_fail(FP4MOE_INVALID, "batch of %zu tokens x top_k %zu, expected up to 2^32 slots",
-                       b->tokens, b->top_k);
+    return fp4moe_fail(
+        FP4MOE_INVALID,
+        "batch of %zu tokens x top_k %zu, expected top_k 1..65536 and below 2^32 slots", b->tokens,
+        b->top_k);
   if (layer->desc.router_weight_on_input && b->top_k != 1 && own_form)
     return fp4moe_fail(FP4MOE_INVALID, "router weight on input needs top_k 1, the batch has %zu",
                        b->top_k);

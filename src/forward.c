@@ -1,4 +1,4 @@
-/* forward.c - one forward call over a plan (DESIGN: prepare, phase 1, phase 2).
+/* forward.c - one forward call over a plan (prepare, phase 1, phase 2).
  *
  *   prepare   group rows by expert; bring each token into the class's activation form, once
  *   phase 1   unit (expert, rows, w13 panels): matmul, bias, activation, h in the form of phase 2
@@ -482,13 +482,29 @@ size_t fp4moe_plan_workspace_bytes(const fp4moe_layer *layer, const fp4moe_plan 
   return fp4moe_call_layout(&call, NULL, piece);
 }
 
+/* The limits of a call: 0 threads are the context's. */
+static fp4moe_status check_limits(const fp4moe_layer *layer, fp4moe_limits *l) {
+  size_t most = layer ? fp4moe_context_threads(layer->ctx) : 0;
+  if (!layer || !fp4moe_layer_plan(layer))
+    return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
+  if (!l->threads) l->threads = most;
+  if (l->threads > most)
+    return fp4moe_fail(FP4MOE_INVALID, "limits.threads is %zu, the context has %zu", l->threads,
+                       most);
+  if (!l->top_k || l->max_tokens > UINT32_MAX / l->top_k)
+    return fp4moe_fail(
+        FP4MOE_INVALID,
+        "limits of %zu tokens x top_k %zu, expected top_k from 1 and below 2^32 slots",
+        l->max_tokens, l->top_k);
+  return FP4MOE_OK;
+}
+
 static size_t limit_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits, int least) {
   fp4moe_limits l;
-  if (!layer || fp4moe_take_struct(&l, sizeof l, limits, "fp4moe_limits")) return 0;
+  if (fp4moe_take_struct(&l, sizeof l, limits, "fp4moe_limits") || check_limits(layer, &l))
+    return 0;
   const fp4moe_plan *plan = fp4moe_layer_plan(layer);
-  size_t most = fp4moe_context_threads(layer->ctx), largest = 0;
-  size_t threads = l.threads ? l.threads : most;
-  if (!plan || !l.top_k || threads > most || l.max_tokens > UINT32_MAX / l.top_k) return 0;
+  size_t largest = 0;
   if (!l.max_tokens) l.max_tokens = 1;
   if (fp4moe_is_linear(&layer->desc) && !least) /* x may have a row per slot */
     l.max_tokens *= l.top_k, l.top_k = 1;
@@ -496,7 +512,7 @@ static size_t limit_bytes(const fp4moe_layer *layer, const fp4moe_limits *limits
   for (size_t tokens = 8; l.max_tokens;
        tokens = tokens < FP4MOE_TOKEN_BLOCK ? FP4MOE_TOKEN_BLOCK : tokens + FP4MOE_TOKEN_BLOCK) {
     size_t n = tokens < l.max_tokens ? tokens : l.max_tokens;
-    size_t bytes = fp4moe_plan_workspace_bytes(layer, plan, n, l.top_k, threads, least ? 1 : n);
+    size_t bytes = fp4moe_plan_workspace_bytes(layer, plan, n, l.top_k, l.threads, least ? 1 : n);
     if (bytes > largest) largest = bytes;
     if (n == l.max_tokens) break;
   }

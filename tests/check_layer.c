@@ -326,6 +326,31 @@ static void refused_batches(void) {
   tear_down(&f);
 }
 
+/* No size, and why. */
+static void refused_limits(void) {
+  fp4moe_layer_desc d = {sizeof d, 64, 32, 2, FP4MOE_MXFP4, FP4MOE_PRECISION_F32, {.gated = 1}, 0};
+  fixture f = set_up(2, &d, 0, 0, 0, 0);
+  const fp4moe_limits good = {sizeof good, 4, 1, 0};
+  const struct {
+    fp4moe_limits limits;
+    const char *says;
+  } bad[] = {
+      {{sizeof good, 4, 0, 0}, "4 tokens x top_k 0"},
+      {{sizeof good, (size_t)1 << 31, 2, 0}, "2147483648 tokens x top_k 2"},
+      {{sizeof good, 4, 1, 3}, "limits.threads is 3, the context has 2"},
+      {{0, 4, 1, 0}, "struct_size"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    CHECK(fp4moe_workspace_bytes(f.layer, &good) > 0, "%s", fp4moe_error_detail());
+    CHECK(!fp4moe_workspace_bytes(f.layer, &bad[i].limits) &&
+              strstr(fp4moe_error_detail(), bad[i].says),
+          "'%s', expected '%s'", fp4moe_error_detail(), bad[i].says);
+  }
+  CHECK(!fp4moe_workspace_bytes(NULL, &good) && strstr(fp4moe_error_detail(), "not finished"), "%s",
+        fp4moe_error_detail());
+  tear_down(&f);
+}
+
 void check_layer(void) {
   CU_pSuite s = check_suite("layer");
   check_test(s, "against double precision", every_layer);
@@ -338,6 +363,7 @@ void check_layer(void) {
   check_test(s, "a NaN stays in its token", nan_stays);
   check_test(s, "refused layers", refused_layers);
   check_test(s, "refused batches", refused_batches);
+  check_test(s, "refused limits", refused_limits);
   check_test(s, "stats", stats_and_sizes);
   check_layer_bits(s);
 }

@@ -3,8 +3,8 @@
  * A case is weights, scales and activation rows, each against a guard page and read-only, and their
  * values in double. Rows with an error are held to the bound of kernel.h against the sum in double
  * over their own inputs; rows without to the bits of the _c row, and the _c rows of class i8 to a
- * chain written here from NUMERICS' formula. All rows: any m, strides larger than needed, K in two
- * calls, m of one and a neighbour of NaN give an output row the same bits. */
+ * chain written here from the formula of kernel.h. All rows: any m, strides larger than needed, K
+ * in two calls, m of one and a neighbour of NaN give an output row the same bits. */
 #include "check.h"
 
 #include <math.h>

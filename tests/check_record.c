@@ -1,4 +1,4 @@
-/* check_record.c - which block scales a record says do not fold into BF16 (NUMERICS: 2 to 252 do).
+/* check_record.c - which block scales a record says do not fold into BF16 (2 to 252 do).
  *
  * Tests of whole layers have scales far beyond these ends; here one block of an expert has one just
  * inside or outside of them, in each projection, with weights and without any. */

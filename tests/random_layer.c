@@ -207,7 +207,7 @@ static float inverse_of(const random_layer *m, size_t e, int down, size_t n, con
   return 1 / (down ? m->input_scale[2][e] : fmaxf(gate, m->input_scale[1][e]));
 }
 
-/* What enters a matmul of the class instead of x (NUMERICS, activation classes). */
+/* What enters a matmul of the class instead of x (fp4moe.h). */
 static void quantise(const random_layer *m, size_t e, int down, const double *x, nudge by,
                      double *to) {
   size_t n = down ? m->desc.intermediate : m->desc.hidden;

@@ -9,7 +9,7 @@
 #include "head.h"
 
 /* Twice what a class keeps over a layer's tokens: the few that are sampled scatter, those of a
- * layer of 64 columns by some half. Classes mxfp8 and nvfp4 by their quantisers (NUMERICS.md),
+ * layer of 64 columns by some half. Classes mxfp8 and nvfp4 by their quantisers (kernel.h),
  * whose elements have m = 3 and 1 bits behind the leading one: an error is even within half of
  * 2^-m, the step of significands from 1 to 2, and these are even too, so it is sqrt((2^-2m / 12) /
  * (7 / 3)) = 2^-m / sqrt(28) of the elements in the mean of squares. Random weights pass on that
