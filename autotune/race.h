@@ -14,8 +14,7 @@
  *   race        out once it is surely slower than equal; over when every runner that stands before
  *               the pick is out and the pick is surely equal, or when rounds or time are over
  *   decision    of those equal to the leader the first in the candidates' fixed order, whatever
- *               order they started in: the incumbent stays unless it is beaten by more than
- * `effect`
+ *               order they started in: the incumbent stays unless beaten by more than `effect`
  *
  * The clock is the caller's: tests run a simulated host. */
 #ifndef FP4MOE_RACE_H
