@@ -38,7 +38,8 @@ void report_picks(FILE *out, const fp4moe_table *t) {
       "Of each race: the recipe chosen, its time in a call of so many rows for each expert, the\n"
       "fastest with other kernels, its time over the winner's, and the noise, up to which\n"
       "candidates were equal to the fastest. 1.000: it was at least as fast, and equal: the static\n"
-      "order came first. No runner-up: all others were surely slower.\n");
+      "order came first, which is listed even where it was surely slower. No runner-up: all others\n"
+      "were surely slower.\n");
   for (size_t i = 0; i < t->recipes;) {
     char winner[FP4MOE_RECIPE_TEXT], rival[FP4MOE_RECIPE_TEXT] = "";
     i = take_contest(t, i, &c);

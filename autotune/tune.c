@@ -248,7 +248,9 @@ static fp4moe_recipe_entry *find_entries(job *j, int phase, size_t *count) {
   const fp4moe_recipe_key key = {e.phase, e.format, e.act, e.gated, e.bucket, e.n, e.k, e.cores};
   size_t first;
   fp4moe_table_sort(&j->out->table);
-  if (fp4moe_table_find(&j->out->table, &key, &first, count) != FP4MOE_MATCH_EXACT) *count = 0;
+  if (fp4moe_table_find(&j->out->table, &key, &first, count) != FP4MOE_MATCH_EXACT ||
+      !fp4moe_same_race(&j->out->table.recipe[first], &e))
+    *count = 0; /* of no shape, or of the other gating */
   return *count ? &j->out->table.recipe[first] : NULL;
 }
 
@@ -296,6 +298,7 @@ static size_t take_both(const job *j, int phase, fp4moe_recipe *recipe) {
 static void settle_pick(job *j, int phase, const race_lane *lane) {
   size_t count;
   fp4moe_recipe_entry *pick = find_entries(j, phase, &count);
+  if (!pick) return; /* none of this race was left: what is picked is another shape's */
   fp4moe_recipe_entry *usual = find_static(j, phase, pick, count);
   race_look first = {usual ? (double)usual->ns / (double)pick->ns : 0, pick->noise * 1e-6};
   race_look second = race_look_at(lane), both = race_both(first, second);
@@ -379,7 +382,7 @@ static int same_calls(const job *j, const fp4moe_plan *a, const fp4moe_plan *b, 
   return !s || (s->workers == threads && s->share == FP4MOE_USUAL_SHARE);
 }
 
-/* Tuned (first) against static. What seems to lose is removed, sure or not: the static order has
+/* Tuned (first) against static. What seems to lose gives way, sure or not: the static order has
  * nothing to prove. */
 static void race_plans(job *j) {
   race_lane *lane = allocate(1, sizeof *lane);

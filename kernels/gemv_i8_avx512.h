@@ -80,10 +80,10 @@ FP4_INLINE void fp4_gemv_panels(const fp4moe_matmul *t, size_t m, size_t np, fp4
   fp4_gemv_panels(t, m, np, (fp4_i8_kind){group, codes, (group) == FP4_MX_GROUP && m > 2})
 #define FP4_GEMV_CASE(group, codes, m, np)                                                         \
   case m:                                                                                          \
-    if (t->prefetch)                                                                               \
-      FP4_GEMV_OF(group, codes, m, 1);                                                             \
-    else                                                                                           \
+    if ((np) > 1 && !t->prefetch)                                                                  \
       FP4_GEMV_OF(group, codes, m, np);                                                            \
+    else                                                                                           \
+      FP4_GEMV_OF(group, codes, m, 1);                                                             \
     break;
 
 /* One row of kernels.inc: for each m, the panels at once where they are in cache. */

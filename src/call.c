@@ -283,24 +283,25 @@ size_t fp4moe_plan_runs(const fp4moe_plan *plan, size_t hidden, size_t tokens) {
 /* Time of a segment in arbitrary units: bytes below four rows, dots above. */
 static double row_cost(size_t rows) { return rows < 4 ? 4 : (double)rows; }
 
-/* Experts too few for the workers of a large machine, of few rows: more rows take up to half as
- * long again in pieces of K, which is more than such workers would gain. */
-static int worth_cutting(const fp4moe_call *c, size_t units) {
+enum { FEW_UNITS = 640 }; /* too few for the workers of a large machine */
+
+/* Few experts of few rows. More rows take up to half as long again in pieces of K, which is more
+ * than such workers would gain. */
+static int worth_cutting(const fp4moe_call *c) {
   for (size_t a = 0; a < c->actives; a++)
     if (c->active[a].total >= 4) return 0;
-  return c->actives * c->layer->shape.panels2 < units && c->actives < c->cut.runs &&
+  return c->actives * c->layer->shape.panels2 < FEW_UNITS && c->actives < c->cut.runs &&
          c->plan->act_class != FP4MOE_ACT_I8;
 }
 
 /* Segments: active experts ascending, each in k_parts; cut into runs of about equal cost. Where
  * there is one run only, none is cut along K. */
 static void cut_runs(fp4moe_call *c) {
-  enum { FEW_UNITS = 640 };
   fp4moe_cut *cut = &c->cut;
   size_t i = 0, parts = 1;
   double all = 0, sum = 0, run_cost[FP4MOE_MAX_RUNS];
   size_t k = c->layer->shape.intermediate;
-  if (worth_cutting(c, FEW_UNITS)) {
+  if (worth_cutting(c)) {
     size_t units = c->actives * c->layer->shape.panels2;
     parts = (FEW_UNITS + units - 1) / units;
     while (parts > 1 && k / parts < 512) parts--;

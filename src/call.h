@@ -27,8 +27,8 @@ typedef struct fp4moe_cut {
   size_t ranges;  /* token ranges of the piece */
   size_t range;   /* tokens of one */
   size_t runs;    /* runs of segments, whose partial sums are added ascending */
-  size_t k_parts; /* segments of an expert along K; 1 in class i8, whose chain is one, and
-                     under batch_invariant */
+  size_t k_parts; /* segments of an expert along K; 1 in class i8, whose chain is one, under
+                     batch_invariant, and where an expert has four rows or more */
   uint32_t run_first[FP4MOE_MAX_RUNS + 1]; /* segments: active * k_parts + part */
   uint8_t run_order[FP4MOE_MAX_RUNS];      /* biggest first */
   double even_runs;                        /* cost of all runs over that of the biggest */

@@ -56,11 +56,13 @@ static fp4moe_status begin(dispatch *d, fp4moe_layer *layer, const fp4moe_batch 
   if (!status) status = fp4moe_take_struct(&d->rows, sizeof d->rows, rows, "fp4moe_rows");
   if (status) return status;
   if (!layer || !layer->finished) return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
+  if (wants_y && !b.y && b.tokens) return fp4moe_fail(FP4MOE_INVALID, "batch.y is NULL");
   if (wants_y)
-    b.x = b.y, b.x_dtype = b.y_dtype, b.x_stride = b.y_stride; /* x is not read */
+    b.x = b.y, b.x_dtype = FP4MOE_F32, b.x_stride = 0; /* x is not read */
   else
-    b.y = (void *)(uintptr_t)b.x, b.y_dtype = b.x_dtype, b.y_stride = b.x_stride;
+    b.y = (void *)(uintptr_t)b.x, b.y_dtype = FP4MOE_F32, b.y_stride = 0;
   b.stats = NULL;
+  b.team = NULL;
   if ((status = fp4moe_call_init(&d->call, layer, fp4moe_layer_plan(layer), &b, NULL)) ||
       (status = check_rows(layer, &d->rows, row_pair, !wants_y)))
     return status;

@@ -484,17 +484,17 @@ size_t fp4moe_plan_workspace_bytes(const fp4moe_layer *layer, const fp4moe_plan 
 
 /* The limits of a call: 0 threads are the context's. */
 static fp4moe_status check_limits(const fp4moe_layer *layer, fp4moe_limits *l) {
-  size_t most = layer ? fp4moe_context_threads(layer->ctx) : 0;
   if (!layer || !fp4moe_layer_plan(layer))
     return fp4moe_fail(FP4MOE_INVALID, "the layer is not finished");
+  size_t most = fp4moe_context_threads(layer->ctx);
   if (!l->threads) l->threads = most;
   if (l->threads > most)
     return fp4moe_fail(FP4MOE_INVALID, "limits.threads is %zu, the context has %zu", l->threads,
                        most);
-  if (!l->top_k || l->max_tokens > UINT32_MAX / l->top_k)
+  if (!l->top_k || l->top_k > 65536 || l->max_tokens > UINT32_MAX / l->top_k)
     return fp4moe_fail(
         FP4MOE_INVALID,
-        "limits of %zu tokens x top_k %zu, expected top_k from 1 and below 2^32 slots",
+        "limits of %zu tokens x top_k %zu, expected top_k 1..65536 and below 2^32 slots",
         l->max_tokens, l->top_k);
   return FP4MOE_OK;
 }

@@ -222,15 +222,25 @@ static int is_forced(const fp4moe_selector *s, uint32_t ops) {
   return (s->request->forced & ops) != 0;
 }
 
+/* Of AVX-512, where decoding a panel from cache for each pass over 32 rows costs less than writing
+ * it out once. */
+int fp4moe_is_wide(const fp4moe_kernel *gemv) {
+  return gemv->isa >= FP4MOE_ISA_avx512 && gemv->isa <= FP4MOE_ISA_avx512bf16;
+}
+
+/* The buckets that have a gemv whatever the gemms are, unless none but gemms are forced. */
+static int is_gemv_bucket(const fp4moe_selector *s, const fp4moe_kernel *gemv, int bucket) {
+  if (bucket < FP4MOE_GEMV_BUCKETS) return 1;
+  return bucket < FP4MOE_WIDE_GEMV_BUCKETS && fp4moe_is_wide(gemv) &&
+         (is_forced(s, FEW_ROW_OPS) || !is_forced(s, MANY_ROW_OPS));
+}
+
 /* Without a table any m goes by a gemv that takes more than FEW_ROWS at a time, whose decoding
- * hides behind its dots; and m up to 32 by one of AVX-512, where decoding a panel from cache for
- * each pass costs less than writing it out once. */
+ * hides behind its dots. */
 enum { FEW_ROWS = 8 };
 
-static int gemv_is_best(const fp4moe_recipe *r, const fp4moe_kernel *gemv, int bucket) {
-  int is_wide = gemv->isa >= FP4MOE_ISA_avx512 && gemv->isa <= FP4MOE_ISA_avx512bf16;
-  return gemv->mr > FEW_ROWS || (bucket == FP4MOE_GEMV_BUCKETS && is_wide) ||
-         (r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c);
+static int gemv_is_best(const fp4moe_recipe *r, const fp4moe_kernel *gemv) {
+  return gemv->mr > FEW_ROWS || (r->gemm->isa == FP4MOE_ISA_c && gemv->isa != FP4MOE_ISA_c);
 }
 
 fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_desc *desc,
@@ -241,8 +251,7 @@ fp4moe_status fp4moe_static_recipe(const fp4moe_selector *s, const fp4moe_layer_
   first_pair(s, desc, r);
   if (!r->gemm) return no_kernel(s, desc, FP4MOE_OP_GEMM);
   if (!r->unpack) return no_kernel(s, desc, FP4MOE_OP_UNPACK);
-  if (bucket < FP4MOE_GEMV_BUCKETS ||
-      (gemv_is_best(r, gemv, bucket) && !is_forced(s, MANY_ROW_OPS))) {
+  if (is_gemv_bucket(s, gemv, bucket) || (gemv_is_best(r, gemv) && !is_forced(s, MANY_ROW_OPS))) {
     r->unpack = r->gemm = NULL;
     r->gemv = gemv;
   }

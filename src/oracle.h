@@ -67,9 +67,11 @@ int fp4moe_plan_same(const fp4moe_plan *a, const fp4moe_plan *b);
 /* (N, K) of a phase's matmul: gate/up [2I or I][H], down [H][I]. */
 void fp4moe_phase_shape(const fp4moe_layer_desc *desc, int phase, size_t *n, size_t *k);
 
-/* Without a table, and under forced kernels, the buckets of few rows have a gemv: m up to 16.
- * Without either there may be one in others too (oracle.c). */
-enum { FP4MOE_GEMV_BUCKETS = 5 };
+/* Without a table, and under forced kernels, the buckets of few rows have a gemv: m up to 16; and
+ * the next one, m up to 32, where the gemv is wide and none but gemms are forced. Without either
+ * there may be one in others too (oracle.c). */
+enum { FP4MOE_GEMV_BUCKETS = 5, FP4MOE_WIDE_GEMV_BUCKETS = 6 };
+int fp4moe_is_wide(const fp4moe_kernel *gemv);
 
 /* Panels, K block and prefetch of a recipe whose kernels are given, where no clock says. */
 void fp4moe_usual_recipe(const fp4moe_layer_desc *desc, int phase, fp4moe_recipe *r);

@@ -54,15 +54,18 @@ static void add_name(names *n, const fp4moe_kernel *kernel) {
 /* Would forcing these matmuls give each bucket the same kind of recipe again? Forced, gemvs have
  * the buckets of few rows and gemms those of many. */
 static int may_force(const fp4moe_used *used) {
-  int kinds[2] = {0}, turned = 0;
+  int kinds[2] = {0}, wide = 0, first_gemm = FP4MOE_BUCKETS, last_gemv = -1;
   for (int phase = 0; phase < FP4MOE_PHASES; phase++)
     for (int b = 0; b < FP4MOE_BUCKETS; b++) {
       const fp4moe_recipe *r = used->recipe[phase][b];
       if (!r) continue;
       kinds[r->gemv != NULL] = 1;
-      turned |= (r->gemv != NULL) != (b < FP4MOE_GEMV_BUCKETS);
+      wide |= r->gemv && fp4moe_is_wide(r->gemv);
+      if (r->gemv && b > last_gemv) last_gemv = b;
+      if (!r->gemv && b < first_gemm) first_gemm = b;
     }
-  return !(turned && kinds[0] && kinds[1]);
+  int gemvs = wide ? FP4MOE_WIDE_GEMV_BUCKETS : FP4MOE_GEMV_BUCKETS;
+  return !(kinds[0] && kinds[1]) || (last_gemv < gemvs && first_gemm >= gemvs);
 }
 
 static void add_kernels(const fp4moe_call *c, const fp4moe_used *used, fp4moe_text *t) {

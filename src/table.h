@@ -22,12 +22,12 @@
  * kernel is gone or revised, or that does not parse, is dropped and reported. rows and tokens name
  * a bucket by its largest m; noise is the bound of the race in millionths: what took up to so much
  * longer than the fastest was equal to it, and where there were two races what they differ by on
- * top of it. Of what was equal the tuner's fixed order chose: that
- * has the least ns, and whatever else was as fast follows 1 ns behind. A schedule moves no bits, a
- * recipe is never keyed by threads. A gain is evidence and chooses nothing: the whole layer of the
- * entries above against the static order. A placement is of the host, where it has more than one:
- * what may be used of it is the key; word as fp4moe_context_desc.placement, shards of a layer's
- * weights. Version 2 is read as well: it is 3 without gains and placements. */
+ * top of it. Of what was equal the tuner's fixed order chose: that has the least ns, and whatever
+ * else was as fast follows 1 ns behind; so does the static order where it lost. A schedule moves no
+ * bits, a recipe is never keyed by threads. A gain is evidence and chooses nothing: the whole layer
+ * of the entries above against the static order. A placement is of the host, where it has more than
+ * one: what may be used of it is the key; word as fp4moe_context_desc.placement, shards of a
+ * layer's weights. Version 2 is read as well: it is 3 without gains and placements. */
 #ifndef FP4MOE_TABLE_H
 #define FP4MOE_TABLE_H
 

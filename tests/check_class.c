@@ -191,8 +191,7 @@ static void refused_experts(void) {
   REFUSED(fp4moe_layer_finish(layer), FP4MOE_INVALID, "expert 0 has no input scale of down");
   fp4moe_layer_destroy(layer);
   random_layer_free(m);
-  d = desc_of(&class_words[CLASS_INT8_NV], 64, 96, 1,
-              0); /* a class that does not read them does not mind */
+  d = desc_of(&class_words[CLASS_INT8_NV], 64, 96, 1, 0); /* does not read them, does not mind */
   m = random_layer_new(&d, 0, NULL);
   w = random_layer_expert(m, 0), w.up.input_scale = NAN;
   CHECK(!fp4moe_layer_begin(ctx, &d, &layer) && !fp4moe_layer_set_expert(layer, 0, &w) &&

@@ -389,6 +389,13 @@ static void refused_pairs(void) {
   REFUSED(fp4moe_finalize(layer, &b, &narrow, twice), FP4MOE_INVALID,
           "rows.stride is 380, a row has 384 bytes");
   REFUSED(fp4moe_prepare(layer, &b, &rows, NULL), FP4MOE_INVALID, "rows.expert_offsets is NULL");
+  fp4moe_batch bad = b;
+  bad.y = NULL;
+  REFUSED(fp4moe_finalize(layer, &bad, &rows, beyond), FP4MOE_INVALID, "batch.y is NULL");
+  bad = b, bad.y_stride = 4;
+  REFUSED(fp4moe_finalize(layer, &bad, &rows, beyond), FP4MOE_INVALID, "batch.y_stride is 4");
+  bad = b, bad.y_dtype = (fp4moe_dtype)77;
+  REFUSED(fp4moe_finalize(layer, &bad, &rows, beyond), FP4MOE_INVALID, "batch.y_dtype is 77");
   for (size_t i = 0; i < 2 * p.hidden; i++) CHECK(isnan(p.y[i]), "y[%zu] was written", i);
   free(x);
   fp4moe_layer_destroy(layer);

@@ -257,8 +257,8 @@ static void test_shared(void) {
   float y[128] = {0};
   open_all();
   io_pack("gptoss_mxfp4", "shared");
-  fp4moe_checkpoint *ckpt =
-      io_open_with(scratch_at("shared"), 1, 0); /* verify touches every page */
+  /* Verifying touches every page. */
+  fp4moe_checkpoint *ckpt = io_open_with(scratch_at("shared"), 1, 0);
   fp4moe_layer *layer = load(ckpt);
   CHECK(layer && !run_token(layer, y) && y[5] != 0, "%s", fp4moe_error_detail());
   char path[160];

@@ -336,6 +336,7 @@ static void refused_limits(void) {
     const char *says;
   } bad[] = {
       {{sizeof good, 4, 0, 0}, "4 tokens x top_k 0"},
+      {{sizeof good, 4, 65537, 0}, "4 tokens x top_k 65537"},
       {{sizeof good, (size_t)1 << 31, 2, 0}, "2147483648 tokens x top_k 2"},
       {{sizeof good, 4, 1, 3}, "limits.threads is 3, the context has 2"},
       {{0, 4, 1, 0}, "struct_size"},

@@ -52,6 +52,7 @@ static void under_any_schedule(fp4moe_context *plain, const class_word *w, size_
   write_schedules(table, &d, plain);
   fp4moe_context_desc with_table = {.max_threads = 7, .table = table};
   fp4moe_context *tabled = context_with(with_table);
+  CHECK(tabled->table && !tabled->table->refused && tabled->table->schedules, "no table");
   with_table.parallel_for = backwards;
   fp4moe_context *foreign = context_with(with_table);
   for_any_threads(m, &p, plain, want, "threads");

@@ -162,6 +162,29 @@ static void says_what_forces(void) {
   SAYS(report(&s, &d, 1, 0), "FP4MOE_CPU is c; without: gate_up by fp4moe_gemv_mx_bf16");
 }
 
+/* Without a table 17 to 32 rows go by a gemv where that is of AVX-512, unless gemms alone are
+ * forced; more rows, and those of a lesser ISA, by a gemm. */
+static void wide_rows(void) {
+  static const char *const forced[] = {NULL, "fp4moe_gemm_*", "fp4moe_gem?_*"};
+  fp4moe_layer_desc d = desc_of(64, 96);
+  d.precision = FP4MOE_PRECISION_INT8;
+  for (int cap = 0; cap < FP4MOE_ISAS; cap++)
+    for (int i = 0; i < 3; i++) {
+      fp4moe_selector s = fresh();
+      fp4moe_plan p;
+      s.table = NULL;
+      request.cap = (fp4moe_isa)cap;
+      CHECK(!forced[i] || !fp4moe_request_globs(&request, forced[i], "kernels"), "%s",
+            fp4moe_error_detail());
+      CHECK(!fp4moe_select(&s, &d, &p), "%s", fp4moe_error_detail());
+      const fp4moe_recipe *r = p.recipe[FP4MOE_DOWN];
+      int wide = fp4moe_is_wide(r[4].gemv) && i != 1;
+      CHECK(!r[5].gemv == !wide && !r[6].gemv && r[4].gemv, "under %s, %s forced: 32 rows by %s",
+            fp4moe_isa_name((fp4moe_isa)cap), forced[i] ? forced[i] : "nothing",
+            r[5].gemv ? r[5].gemv->name : r[5].gemm->name);
+    }
+}
+
 /* A kernel that is forced is used in its buckets, whatever the table prefers. */
 static void forced_is_used(void) {
   fp4moe_selector s = fresh();
@@ -339,9 +362,8 @@ static void bits_and_batches(void) {
   fp4moe_context_destroy(ctx);
 }
 
-static int same_kernels(const fp4moe_recipe *a, const fp4moe_recipe *b) {
-  return a->gemv == b->gemv && a->unpack == b->unpack && a->gemm == b->gemm &&
-         a->k_block == b->k_block;
+static int same_order(const fp4moe_recipe *a, const fp4moe_recipe *b) {
+  return fp4moe_same_kernels(a, b) && a->k_block == b->k_block;
 }
 
 /* One recipe for every m, of the table too, and the price of it in the report. */
@@ -352,7 +374,7 @@ static void one_order(void) {
   request.batch_invariant = 1;
   CHECK(!fp4moe_select(&s, &d, &plan), "%s", fp4moe_error_detail());
   for (int i = 0; i < FP4MOE_PHASES * FP4MOE_BUCKETS; i++)
-    CHECK(same_kernels(&plan.recipe[i % 2][i / 2], &plan.recipe[i % 2][0]), "bucket %d", i / 2);
+    CHECK(same_order(&plan.recipe[i % 2][i / 2], &plan.recipe[i % 2][0]), "bucket %d", i / 2);
   CHECK(plan.recipe[0][7].gemv == check_kernel("fp4moe_gemv_mx_bf16_8x16_c"), "not the table's");
   report(&s, &d, 200, 0);
   const char *line = strstr(text, "  fp4moe_gemm_bf16_8x16_c ");
@@ -561,6 +583,7 @@ void check_oracle(void) {
   check_test(s, "plans know the sources of their recipes", plans_know_sources);
   check_test(s, "what would change", says_what_would_change);
   check_test(s, "what forces", says_what_forces);
+  check_test(s, "wide rows", wide_rows);
   check_test(s, "forced is used", forced_is_used);
   check_test(s, "idle globs", idle_globs);
   check_test(s, "tuned modes", tuned_modes);

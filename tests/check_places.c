@@ -97,8 +97,7 @@ static void says(fp4moe_context *ctx, const char *what) {
   }
 }
 
-/* The table's word for this table_host, for a nearest one, and none where the caller says anything.
- */
+/* The table's word for this host, for a nearest one, and none where the caller says anything. */
 static void context_takes(void) {
   int pu[FP4MOE_MAX_PUS];
   size_t count = 0;

@@ -163,7 +163,7 @@ static void balanced_shards(void) { balanced(FP4MOE_PRECISION_BF16, 2); }
 static void covers_rows(const fp4moe_call *c, size_t tokens) {
   const size_t panels = c->layer->shape.panels13, cells = c->rows * panels;
   uint8_t *cell = calloc(cells, 1);
-  size_t seen = 0;
+  size_t seen = 0, again = 0;
   for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_GATE_UP); u++) {
     fp4moe_unit1 x;
     fp4moe_call_unit1(c, FP4MOE_GATE_UP, u, 1, &x);
@@ -172,9 +172,11 @@ static void covers_rows(const fp4moe_call *c, size_t tokens) {
               x.panel + x.panels <= x.shard->first13 + x.shard->shape.panels13,
           "unit %zu: panels from %zu in two shards", u, x.panel);
     for (size_t r = x.row; r < x.row + x.rows; r++)
-      for (size_t q = x.panel; q < x.panel + x.panels; q++) seen += !cell[r * panels + q]++;
+      for (size_t q = x.panel; q < x.panel + x.panels; q++)
+        cell[r * panels + q]++ ? again++ : seen++;
   }
-  CHECK(seen == cells, "M %zu, phase 1: %zu of %zu cells", tokens, seen, cells);
+  CHECK(seen == cells && !again, "M %zu, phase 1: %zu of %zu cells, %zu again", tokens, seen, cells,
+        again);
   free(cell);
 }
 
@@ -182,7 +184,7 @@ static void covers_rows(const fp4moe_call *c, size_t tokens) {
 static void covers_tokens(const fp4moe_call *c, size_t tokens) {
   const size_t panels = c->layer->shape.panels2, cells = tokens * panels * c->cut.runs;
   uint8_t *cell = calloc(cells, 1);
-  size_t seen = 0;
+  size_t seen = 0, again = 0;
   for (size_t u = 0; u < fp4moe_call_units(c, FP4MOE_DOWN); u++) {
     fp4moe_unit2 x;
     fp4moe_call_unit2(c, u, 1, &x);
@@ -191,9 +193,10 @@ static void covers_tokens(const fp4moe_call *c, size_t tokens) {
           "unit %zu: output panels from %zu in two shards", u, x.panel);
     for (size_t t = x.token; t < x.token + x.tokens; t++)
       for (size_t q = x.panel; q < x.panel + x.panels; q++)
-        seen += !cell[(x.run * tokens + t) * panels + q]++;
+        cell[(x.run * tokens + t) * panels + q]++ ? again++ : seen++;
   }
-  CHECK(seen == cells, "M %zu, phase 2: %zu of %zu cells", tokens, seen, cells);
+  CHECK(seen == cells && !again, "M %zu, phase 2: %zu of %zu cells, %zu again", tokens, seen, cells,
+        again);
   free(cell);
 }
 
@@ -219,9 +222,25 @@ static void covers_everything(void) {
   for (size_t i = 0; i < sizeof shards / sizeof *shards; i++) covers(shards[i]);
 }
 
+/* An expert alone is cut along K where it has less than four rows, and never in class int8. */
+static void pieces_of_k(void) {
+  static const preset one = {"one", 352, 2048, 1, 1, FP4MOE_MXFP4, {.gated = 1}, 0, 0};
+  fp4moe_context *ctx = context_of(3);
+  for (size_t rows = 1; rows <= 5; rows++)
+    for (int int8 = 0; int8 < 2; int8++) {
+      list *l = make_list(ctx, &one, int8 ? FP4MOE_PRECISION_INT8 : FP4MOE_PRECISION_BF16, rows, 1);
+      const size_t want = rows < 4 && !int8 ? 4 : 1;
+      CHECK(l->call.cut.k_parts == want, "%zu rows, int8 %d: %zu pieces, expected %zu", rows, int8,
+            l->call.cut.k_parts, want);
+      free_list(l);
+    }
+  fp4moe_context_destroy(ctx);
+}
+
 void check_tasks(void) {
   CU_pSuite s = check_suite("tasks");
   check_test(s, "cover everything", covers_everything);
+  check_test(s, "pieces of K", pieces_of_k);
   check_test(s, "balanced bf16", balanced_bf16);
   check_test(s, "balanced f32", balanced_f32);
   check_test(s, "balanced int8", balanced_int8);

@@ -121,6 +121,32 @@ static void choices(void) {
   random_layer_free(m);
 }
 
+/* The static order's choices for 20 rows of two experts and 40 of a third, which are of both kinds
+ * where 17 to 32 rows go by a gemv: all of them are forced in the replay. */
+static void replayed_kernels(void) {
+  random_layer *m;
+  fp4moe_context *ctx = logging(NULL, 1, 0);
+  fp4moe_layer *layer = open_class(ctx, &class_words[CLASS_INT8_NV], &m);
+  problem p = draw(&m->desc, 40, 2, 0);
+  fp4moe_batch b = batch_of(&p);
+  for (size_t i = 0; i < 80; i++) p.ids[i] = i % 2 ? 0 : i < 40 ? 1 : 2;
+  CHECK(!run(layer, &b), "%s", fp4moe_error_detail());
+  says(" rows=20..40 ");
+  const char *replay = strstr(heard.line[0], " --kernel "), *at = heard.line[0];
+  size_t names = 0;
+  for (; replay && (at = strstr(at, "source=static)=")) && at < replay; names++) {
+    char name[128];
+    at += strlen("source=static)=");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(at, " +"), at);
+    CHECK(strstr(replay, name), "%s is not in the replay of: %s", name, heard.line[0]);
+  }
+  CHECK(names == 4, "%zu choices in: %s", names, heard.line[0]); /* two phases, 32 and 64 rows */
+  drop(&p);
+  fp4moe_layer_destroy(layer);
+  fp4moe_context_destroy(ctx);
+  random_layer_free(m);
+}
+
 /* ---- Every kind of call ---- */
 
 static void through_router(fp4moe_layer *layer, void *workspace, size_t bytes) {
@@ -346,6 +372,7 @@ void check_verbose(void) {
   CU_pSuite suite = check_suite("verbose");
   check_test(suite, "a line in every class", every_class);
   check_test(suite, "a line's choices", choices);
+  check_test(suite, "a line's replay", replayed_kernels);
   check_test(suite, "a line of every call of a layer", layer_calls);
   check_test(suite, "a line of every call of a linear", linear_calls);
   check_test(suite, "a team's line", teams);

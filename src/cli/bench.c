@@ -260,6 +260,7 @@ int command_bench(int argc, char **argv) {
   bench_make_layers(&b);
   if (!meter) meter = open_meter(&b);
   make_trials(&b);
+  use_plan(&b, OWN, 1);
   if (routing_is_skewed(b.problem.routing)) even_open(&b);
   check_cases(&b);
   run_rounds(&b, meter);
