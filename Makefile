@@ -69,7 +69,7 @@ NUMA     := $(call has,numa.h,numa)
 USDT     := $(call has,sys/sdt.h,c)
 HWLOC    := $(call has,hwloc.h,hwloc)
 PFM      := $(call has,perfmon/pfmlib_perf_event.h,pfm)
-TESTS    := $(filter-out tests/soak% tests/faulty_main.c $(if $(JANSSON),,tests/check_io%) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
+TESTS    := $(filter-out tests/soak% tests/faulty_main.c $(if $(JANSSON),,tests/check_io% tests/gguf_file.c) $(if $(filter x86_64,$(ARCH)),,tests/evex_%) \
               $(if $(HWLOC),,tests/check_topology.c),$(wildcard tests/*.c)) \
             $(addprefix autotune/,presets.c measure.c counters.c race.c prove.c \
               gains.c compare.c $(if $(HWLOC),topology.c))

@@ -1,5 +1,5 @@
 /* gguf_file.h - GGUF files made in memory, byte by byte or out of tensors, as ggml.h draws their
- * blocks; by code that shares nothing with the reader (check_io_gguf_file.c). */
+ * blocks; by code that shares nothing with the reader. */
 #ifndef FP4MOE_GGUF_FILE_H
 #define FP4MOE_GGUF_FILE_H
 

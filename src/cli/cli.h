@@ -52,6 +52,7 @@ typedef struct word {
 } word;
 extern const word precision_words[], format_words[];
 const char *word_of(const word *words, int value);
+int parse_word(const char *option, const char *text, const word *words);
 fp4moe_precision parse_precision(const char *text);
 fp4moe_input_global parse_input_global(const char *text);
 fp4moe_format parse_format(const char *text);

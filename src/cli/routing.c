@@ -3,6 +3,13 @@
 
 #include "routing.h"
 
+routing parse_routing(const char *text) {
+  static const word words[] = {{"router", ROUTING_ROUTER}, {"even", ROUTING_EVEN},
+                               {"one", ROUTING_ONE},       {"most", ROUTING_MOST},
+                               {"none", ROUTING_NONE},     {NULL, 0}};
+  return (routing)parse_word("--routing", text, words);
+}
+
 static void only(size_t token, size_t top_k, size_t expert, int32_t *ids, float *weights) {
   for (size_t j = token * top_k; j < (token + 1) * top_k; j++) {
     ids[j] = -1;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "routing.h"
+#include "cli.h"
 
 size_t parse_size(const char *option, const char *text, size_t least, size_t most) {
   char *end;
@@ -34,7 +34,7 @@ const char *word_of(const word *words, int value) {
   return words->text ? words->text : "?";
 }
 
-static int parse_word(const char *option, const char *text, const word *words) {
+int parse_word(const char *option, const char *text, const word *words) {
   char all[128] = "";
   for (const word *w = words; w->text; w++) {
     if (!strcmp(w->text, text)) return w->value;
@@ -57,13 +57,6 @@ fp4moe_input_global parse_input_global(const char *text) {
 
 fp4moe_format parse_format(const char *text) {
   return (fp4moe_format)parse_word("--format", text, format_words);
-}
-
-routing parse_routing(const char *text) {
-  static const word words[] = {{"router", ROUTING_ROUTER}, {"even", ROUTING_EVEN},
-                               {"one", ROUTING_ONE},       {"most", ROUTING_MOST},
-                               {"none", ROUTING_NONE},     {NULL, 0}};
-  return (routing)parse_word("--routing", text, words);
 }
 
 fp4moe_slice parse_slice(const slice_options *o) {

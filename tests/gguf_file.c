@@ -1,4 +1,4 @@
-/* check_io_gguf_file.c - GGUF files byte by byte (gguf_file.h). */
+/* gguf_file.c - GGUF files byte by byte (gguf_file.h). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
