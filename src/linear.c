@@ -77,11 +77,11 @@ size_t fp4moe_linear_bytes(const fp4moe_linear *linear) {
 }
 
 size_t fp4moe_linear_workspace_bytes(const fp4moe_linear *linear, const fp4moe_limits *limits) {
-  return linear ? fp4moe_workspace_bytes(&linear->layer, limits) : 0;
+  return fp4moe_workspace_bytes(linear ? &linear->layer : NULL, limits);
 }
 
 size_t fp4moe_linear_workspace_min_bytes(const fp4moe_linear *linear, const fp4moe_limits *limits) {
-  return linear ? fp4moe_workspace_min_bytes(&linear->layer, limits) : 0;
+  return fp4moe_workspace_min_bytes(linear ? &linear->layer : NULL, limits);
 }
 
 fp4moe_status fp4moe_linear_nodes(const fp4moe_linear *linear, fp4moe_node_bytes *nodes, size_t cap,

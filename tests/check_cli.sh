@@ -267,7 +267,7 @@ values() { # prefix, field: what the JSON on stdout has there, sorted
   sed -nE "s/.*\"$1$2\":(\[[^]]*|[^,]*).*/\1/p" "$scratch/out" | tr -d '[' | tr , '\n' | sort
 }
 
-bench even --routing even &
+bench even --routing even --layers 2 &
 if [ -e "$library" ]; then
   bench one --routing one --against "$library" &
   bench most --routing most --against "$library" --json &
@@ -298,7 +298,7 @@ else
   wait
   skip "bench --against FILE: no libfp4moe.so beside $program"
 fi
-ran even ' idle2 '
+ran even ' idle2 ' '# memory: packed weights '
 routed even 20 'active=8 rows=5..5'
 # shellcheck disable=SC2086
 expect 0 bench $tiny --routing none

@@ -405,6 +405,35 @@ static void explained(void) {
   fp4moe_context_destroy(ctx);
 }
 
+/* Its bytes are those of its records, wherever they lie; another choice of kernels is one of a
+ * finished linear. */
+static void sizes(void) {
+  enum { EXPERTS = 3, NODES = 64 };
+  fp4moe_context *ctx = context_of(2);
+  random_layer *m = matrices(40, 96, EXPERTS, &class_words[CLASS_INT8_MX]);
+  fp4moe_linear *linear = open_linear(m, ctx);
+  fp4moe_layer_desc d = m->desc;
+  d.activation.kind = (fp4moe_activation_kind)FP4MOE_LINEAR;
+  fp4moe_shape shape;
+  fp4moe_node_bytes node[NODES];
+  size_t count = 0, asked = 0, there = 0, bytes = fp4moe_linear_bytes(linear);
+  fp4moe_shape_of(&d, &shape);
+  CHECK(bytes == EXPERTS * shape.bytes, "%zu bytes, records of %zu", bytes, shape.bytes);
+  CHECK(!fp4moe_linear_nodes(linear, node, NODES, &count) && count >= 1 && count <= NODES,
+        "%zu nodes", count);
+  for (size_t i = 0; i < count; i++) asked += node[i].asked, there += node[i].there;
+  CHECK(asked == bytes && there == bytes, "asked %zu, there %zu of %zu", asked, there, bytes);
+  CHECK(!fp4moe_linear_replan(linear), "%s", fp4moe_error_detail());
+  CHECK(fp4moe_linear_nodes(NULL, node, NODES, &count) == FP4MOE_INVALID, "no linear");
+  const fp4moe_limits l = {sizeof l, 4, 1, 0};
+  CHECK(!fp4moe_linear_workspace_bytes(NULL, &l) && strstr(fp4moe_error_detail(), "not finished") &&
+            !fp4moe_linear_workspace_min_bytes(NULL, &l),
+        "%s", fp4moe_error_detail());
+  fp4moe_linear_destroy(linear);
+  random_layer_free(m);
+  fp4moe_context_destroy(ctx);
+}
+
 void check_linear(void) {
   CU_pSuite s = check_suite("linear");
   check_test(s, "rows by expert", rows_by_expert);
@@ -413,4 +442,5 @@ void check_linear(void) {
   check_test(s, "refused linears", refused_linears);
   check_test(s, "refused matmuls", refused_calls);
   check_test(s, "linear: explain", explained);
+  check_test(s, "linear: sizes", sizes);
 }
