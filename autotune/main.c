@@ -56,7 +56,10 @@ static size_t take_old_table(const options *o, const fp4moe_context *ctx, entrie
     entries_take(all, old);
     if (old->partial_of == steps(o) && old->partial < steps(o)) done = old->partial;
   } else if (!o->force && old->refused != 1) {
-    die("%s is not of this host, and stays; --force moves it aside: %s", o->output, old->report);
+    char why[1024];
+    snprintf(why, sizeof why, "%s", old->report);
+    fp4moe_table_free(old);
+    die("%s is not of this host, and stays; --force moves it aside: %s", o->output, why);
   } else {
     snprintf(aside, sizeof aside, "%s.old", o->output);
     if (is_plain(o)) printf("%s moves to %s: %s", o->output, aside, old->report);
