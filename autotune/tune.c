@@ -250,7 +250,7 @@ static fp4moe_recipe_entry *find_entries(job *j, int phase, size_t *count) {
   fp4moe_table_sort(&j->out->table);
   if (fp4moe_table_find(&j->out->table, &key, &first, count) != FP4MOE_MATCH_EXACT ||
       !fp4moe_same_race(&j->out->table.recipe[first], &e))
-    *count = 0; /* of no shape, or of the other gating */
+    *count = 0; /* of another shape or gating */
   return *count ? &j->out->table.recipe[first] : NULL;
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "layer_fixture.h"
+#include "scratch.h"
 #include "team.h"
 
 /* ---- Lines by the callback ---- */
@@ -309,11 +310,11 @@ static size_t whole_lines(const char *path) {
 
 /* Threads, and the child of a fork, write into one file. */
 static void one_file(void) {
-  char path[] = "/tmp/fp4moe-lines-XXXXXX";
   random_layer *m;
   pthread_t thread[THREADS];
   size_t want = (THREADS + 1) * CALLS;
-  close(mkstemp(path));
+  scratch_open();
+  const char *path = scratch_at("lines");
   setenv("FP4MOE_VERBOSE", path, 1);
   fp4moe_context *ctx = logging(NULL, 0, 0);
   unsetenv("FP4MOE_VERBOSE");
@@ -327,10 +328,10 @@ static void one_file(void) {
   size_t lines = whole_lines(path);
   CHECK(!status && lines == want - (child < 0 ? CALLS : 0), "%zu lines, status %d", lines, status);
   CHECK(!heard.count, "the callback heard %zu lines", heard.count);
-  unlink(path);
   fp4moe_layer_destroy(layer);
   fp4moe_context_destroy(ctx);
   random_layer_free(m);
+  scratch_close();
 }
 
 /* Packets that are a whole line each. */
